@@ -1,4 +1,4 @@
-"""A real server for every test: one per session (so one per xdist worker), emptied before each test that asks for it."""
+"""A real server for every test: one per session, and so per xdist worker, emptied before each test that takes it."""
 
 from __future__ import annotations
 
