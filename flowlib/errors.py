@@ -7,7 +7,7 @@ it is control flow, is never exported and never logged.
 
 from __future__ import annotations
 
-import math
+import sys
 from datetime import timedelta
 
 __all__ = [
@@ -64,7 +64,7 @@ class NotFound(FlowError):
 
 
 class NondeterminismError(FlowError):
-    """A replay met another operation under a known id: the function changed under a run, or decides by what it must not.
+    """A replay met another operation under a known id: the function changed under a run, or decides by chance.
 
     >>> if random.random() < 0.5:                       # code between steps runs again at every replay:
     ...     step.run("draw", draw)                      # let a step draw, and branch on what it returned
@@ -74,7 +74,7 @@ class NondeterminismError(FlowError):
 
 
 class ServerError(FlowError):
-    """Redis cannot be used: unreachable, of a wrong version, or the password is wrong; the message ends with the remedy.
+    """Redis cannot be used: unreachable, a wrong version, a wrong password; the message ends with the remedy.
 
     >>> App("contacts", redis_url="redis://nowhere:6379").send("ping")
     Traceback (most recent call last):
@@ -106,7 +106,9 @@ class StepTimeout(FlowError):
     """
 
     def __init__(self, step: str, seconds: float) -> None:
-        super().__init__(f"step {step!r} ran longer than its timeout of {seconds:g} s: make it shorter or raise timeout=")
+        super().__init__(
+            f"step {step!r} ran longer than its timeout of {seconds:g} s: make it shorter or raise timeout="
+        )
         self.step = step
         self.seconds = seconds
 
@@ -169,7 +171,7 @@ class RunCancelled(FlowError):
 
 
 class RunTimeout(FlowError):
-    """Raised to whoever awaits a result for longer than he was willing to; the run itself goes on.
+    """Raised to whoever awaits a result for longer than they allowed; the run itself goes on.
 
     >>> app.runs.result(run_id, timeout=5)   # RunTimeout: run 01J... has not ended after 5 s; it goes on: ...
     """
@@ -215,15 +217,15 @@ class RetryAfter(FlowError):
     """
 
     def __init__(self, delay: float | timedelta, message: str = "") -> None:
-        seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+        seconds: object = delay.total_seconds() if isinstance(delay, timedelta) else delay
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= sys.float_info.max:
             raise ConfigError(f"RetryAfter takes seconds >= 0 or a timedelta, got {delay!r}")
         self.delay = float(seconds)
         super().__init__(message or f"try again after {self.delay:g} s")
 
 
 class Interrupt(BaseException):
-    """Unwinds the user's function when it has to give way; a `BaseException`, so that `except Exception` never eats it."""
+    """Unwinds the user's function; a `BaseException`, so that `except Exception` never eats it."""
 
 
 def _reason(type: str, message: str) -> str:

@@ -1,0 +1,396 @@
+"""Values to bytes and back: the one form in which event data, memos and results are kept in Redis.
+
+Owns the wire format (msgpack with extension types) and the readable JSON form. Pure: knows no Redis, no RQ, no run.
+What user code sees is always `decode(encode(value), annotation)`, on the first pass as in every replay (I8).
+
+Without any annotation these come back exactly: None, bool, int of any size, float, str (lone surrogates too), bytes,
+list, tuple, set, frozenset, dict with any storable key, datetime (naive, fixed offset or ZoneInfo; fold), date, time,
+timedelta, Decimal and UUID. Everything else is stored by its shape: an Enum as its value; a dataclass, pydantic model
+or msgspec Struct as a dict; a NamedTuple as a tuple; an instance of a subclass of a builtin as the builtin. The
+annotation rebuilds it (`flowlib.shape`); without one, the plain shape is what comes back.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from decimal import Decimal
+from enum import Enum
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgpack
+from msgpack import ExtType
+
+from .errors import PayloadError
+from .hints import annotation_of
+from .scalar import segment
+from .shape import is_model, is_struct, rebuild
+
+__all__ = ["annotation_of", "decode", "encode", "jsonable"]
+
+# Extension codes are for ever: data of an older version must stay readable.
+_TUPLE, _SET, _FROZENSET, _BIGINT, _DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID = range(1, 11)
+
+# A tuple or set travels as a list whose first item is an empty extension that names it. So msgpack's C code walks into
+# it like into any list, and one look for these two bytes tells whether a payload holds any.
+_MARK = b"\xc7\x00"
+_MARKS: dict[type, ExtType] = {
+    tuple: ExtType(_TUPLE, b""),
+    set: ExtType(_SET, b""),
+    frozenset: ExtType(_FROZENSET, b""),
+}
+
+_DEEPEST = 500  # levels of nesting; msgpack gives up a little later
+_MICROSECOND = timedelta(microseconds=1)
+_BIG_BUFFER = 1 << 20  # a packer that has held more is not kept
+
+Write = Callable[[Any], Any]
+
+
+def encode(value: object, *, where: str = "value") -> bytes:
+    """The bytes to store for `value`; raises `PayloadError` with the path, below `where`, of what cannot be stored.
+
+    >>> encode({"when": socket()}, where="step 'charge': result")
+    Traceback (most recent call last):
+    PayloadError: step 'charge': result.when: <class 'socket.socket'> cannot be stored
+    """
+    try:
+        packer = _idle.pop()
+    except IndexError:
+        packer = _Packer()
+    try:
+        data = packer.pack(value)
+    except Exception as error:
+        raise PayloadError(_explain(value, where, error)) from error
+    if len(data) <= _BIG_BUFFER:
+        _idle.append(packer)
+    return data
+
+
+def decode(data: bytes, as_: Any = Any, *, where: str = "value") -> Any:
+    """The value stored in `data`, rebuilt as the annotation `as_`; `Any` leaves the plain shape untouched.
+
+    Raises `PayloadError` with the path of what does not fit: `data.items[3].price: expected int, got str`.
+    """
+    try:
+        value = _unpack(data)
+    except PayloadError as error:
+        raise PayloadError(f"{where}: {error}") from error
+    except Exception as error:
+        raise PayloadError(f"{where}: the stored data is damaged: {error}") from error
+    return rebuild(value, as_, where)
+
+
+def jsonable(value: object) -> Any:
+    """A readable form of `value` that `json.dumps` takes: for people and other tools, not for `decode`."""
+    return _json(value, ())
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+class _Packer:
+    """A msgpack packer that can be used again, by one caller at a time: `encode` takes it out of `_idle`."""
+
+    __slots__ = ("_met_shape", "_pack")
+
+    def __init__(self) -> None:
+        self._pack = self._packer().pack
+        self._met_shape = False
+
+    def _packer(self, unicode_errors: str | None = None) -> Any:
+        return msgpack.Packer(default=self._default, strict_types=True, unicode_errors=unicode_errors)
+
+    def pack(self, value: object) -> bytes:
+        data: bytes
+        try:
+            data = self._pack(value)
+        except UnicodeEncodeError:  # a lone surrogate: rare, and being tolerant of it takes twice the time
+            data = self._packer("surrogatepass").pack(value)
+        if self._met_shape:
+            self._met_shape = False
+            _unpack(data)  # a hashable object that became a dict may have been a dict's key: better refused now
+        return data
+
+    def _default(self, value: Any) -> Any:
+        """Called by msgpack for each value that it has no word for."""
+        write = _WRITERS.get(type(value))
+        if write is not None:
+            return write(value)
+        lowered = _writer(type(value))(value)
+        if type(lowered) in (dict, list) and type(value).__hash__ is not None:
+            self._met_shape = True
+        return lowered
+
+
+_idle: list[_Packer] = []  # list.pop and list.append are atomic, so threads share it without a lock
+
+
+class _Unstorable(TypeError):
+    """There is no writer for this type."""
+
+
+def _lower(value: Any) -> Any:
+    """What msgpack can pack in place of `value`; what is inside of it is not looked at."""
+    kind = type(value)
+    if kind in _AS_IS:
+        return value
+    return (_WRITERS.get(kind) or _writer(kind))(value)
+
+
+def _marked(kind: type) -> Write:
+    mark = _MARKS[kind]
+    return lambda items: [mark, *items]
+
+
+def _int(value: int) -> Any:
+    return value if -(1 << 63) <= value < 1 << 64 else ExtType(_BIGINT, _int_bytes(value))
+
+
+def _int_bytes(value: int) -> bytes:
+    return value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
+
+
+def _text(code: int, value: object) -> ExtType:
+    return ExtType(code, str(value).encode("utf-8", "surrogatepass"))
+
+
+def _zone(value: datetime | time) -> str:
+    """Empty for a naive value, else a ZoneInfo key, or an offset in microseconds and a name: `+7200000000 CEST`."""
+    if value.tzinfo is None:
+        return ""
+    if isinstance(value.tzinfo, ZoneInfo) and value.tzinfo.key:
+        return value.tzinfo.key
+    offset = value.utcoffset()
+    if offset is None:
+        raise _Unstorable(f"a time zone of {type(value.tzinfo)} cannot be stored: use zoneinfo.ZoneInfo or an offset")
+    name = value.tzname() or ""
+    return f"{offset // _MICROSECOND:+d} {'' if name == timezone(offset).tzname(None) else name}"
+
+
+def _datetime(value: datetime) -> Any:
+    wall = datetime.combine(value.date(), value.time())  # without tzinfo, and never of a subclass
+    return _text(_DATETIME, f"{wall.isoformat()}|{value.fold}|{_zone(value)}")
+
+
+def _time(value: time) -> Any:
+    wall = time(value.hour, value.minute, value.second, value.microsecond)
+    return _text(_TIME, f"{wall.isoformat()}|{value.fold}|{_zone(value)}")
+
+
+def _struct(value: Any) -> Any:
+    import msgspec  # optional: whoever has a Struct has it
+
+    return msgspec.to_builtins(value, builtin_types=(bytes, bytearray, datetime, date, time, timedelta, Decimal, UUID))
+
+
+_AS_IS = frozenset({type(None), bool, float, str, bytes, list, dict, ExtType})
+_WRITERS: dict[type, Write] = {
+    tuple: _marked(tuple),
+    set: _marked(set),
+    frozenset: _marked(frozenset),
+    int: _int,
+    datetime: _datetime,
+    date: lambda value: _text(_DATE, date.isoformat(value)),
+    time: _time,
+    timedelta: lambda value: ExtType(_TIMEDELTA, _int_bytes(timedelta.__floordiv__(value, _MICROSECOND))),
+    Decimal: lambda value: _text(_DECIMAL, Decimal(value)),
+    UUID: lambda value: ExtType(_UUID, value.bytes),
+}
+_BUILTINS: dict[type, Write] = {
+    int: lambda value: _int(int(value)),
+    float: float,
+    str: str.__str__,
+    bytes: bytes,
+    bytearray: bytes,
+    memoryview: bytes,
+    list: list,
+    dict: dict,
+    **{kind: write for kind, write in _WRITERS.items() if kind is not int},
+}
+
+
+def _find_writer(kind: type) -> Write:
+    """How to lower an instance of a class that is none of ours and no plain builtin."""
+    if issubclass(kind, Enum):
+        return lambda member: _lower(member.value)
+    if dataclasses.is_dataclass(kind):
+        return _dataclass_writer(kind)
+    if is_model(kind):
+        return lambda model: _lower(model.model_dump(round_trip=True))
+    if is_struct(kind):
+        return _struct
+    for builtin, write in _BUILTINS.items():
+        if issubclass(kind, builtin):
+            return write
+
+    def refuse(value: object) -> Any:
+        raise _Unstorable(f"{type(value)} cannot be stored")
+
+    return refuse
+
+
+_writer: Callable[[type], Write] = lru_cache(maxsize=1024)(_find_writer)
+
+
+def _dataclass_writer(kind: type) -> Write:
+    names = [field.name for field in dataclasses.fields(kind)]
+    if all(field.init for field in dataclasses.fields(kind)):
+        return lambda value: {name: getattr(value, name) for name in names}
+    return lambda value: {name: getattr(value, name) for name in names if hasattr(value, name)}
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def _unpack(data: bytes) -> Any:
+    hook = _unmark if _MARK in data else None
+    return msgpack.unpackb(data, ext_hook=_read, list_hook=hook, strict_map_key=False, unicode_errors="surrogatepass")
+
+
+def _read(code: int, data: bytes) -> Any:
+    read = _READERS.get(code)
+    if read is None:
+        raise PayloadError(f"extension type {code} is unknown: it was written by a newer version, or not by flowlib")
+    return read(data)
+
+
+def _unmark(items: list[Any]) -> Any:
+    """A marked list becomes what its mark names. Only a mark is ever read as a class."""
+    if not (items and isinstance(items[0], type)):
+        return items
+    kind: Callable[[list[Any]], Any] = items.pop(0)
+    try:
+        return kind(items)
+    except TypeError:
+        return items  # a set of dataclasses is a list of dicts, until an annotation rebuilds them
+
+
+def _tz(zone: str) -> tzinfo | None:
+    if not zone:
+        return None
+    if zone[0] not in "+-":
+        try:
+            return ZoneInfo(zone)
+        except ZoneInfoNotFoundError:
+            raise PayloadError(f"time zone {zone!r} is unknown on this machine: install tzdata") from None
+    microseconds, _, name = zone.partition(" ")
+    offset = timedelta(microseconds=int(microseconds))
+    return timezone(offset, name) if name else timezone(offset)
+
+
+def _read_datetime(data: bytes) -> datetime:
+    wall, fold, zone = data.decode("utf-8", "surrogatepass").split("|", 2)
+    return datetime.fromisoformat(wall).replace(fold=int(fold), tzinfo=_tz(zone))
+
+
+def _read_time(data: bytes) -> time:
+    wall, fold, zone = data.decode("utf-8", "surrogatepass").split("|", 2)
+    return time.fromisoformat(wall).replace(fold=int(fold), tzinfo=_tz(zone))
+
+
+_READERS: dict[int, Callable[[bytes], Any]] = {
+    _TUPLE: lambda _: tuple,
+    _SET: lambda _: set,
+    _FROZENSET: lambda _: frozenset,
+    _BIGINT: lambda data: int.from_bytes(data, "big", signed=True),
+    _DATETIME: _read_datetime,
+    _DATE: lambda data: date.fromisoformat(data.decode()),
+    _TIME: _read_time,
+    _TIMEDELTA: lambda data: timedelta(microseconds=int.from_bytes(data, "big", signed=True)),
+    _DECIMAL: lambda data: Decimal(data.decode()),
+    _UUID: lambda data: UUID(bytes=data),
+}
+
+
+# -- explaining --------------------------------------------------------------------------------------------------------
+
+
+def _explain(value: object, where: str, error: Exception) -> str:
+    """Walks the value a second time, slowly, to find the path of what the packer stumbled over."""
+    try:
+        return _fault(value, where, ()) or f"{where}: cannot be stored: {error}"
+    except RecursionError:
+        return f"{where}: is nested too deeply to be stored"
+
+
+def _fault(value: Any, path: str, above: tuple[int, ...], in_key: bool = False) -> str | None:
+    if id(value) in above:
+        return f"{path}: contains itself, and cannot be stored"
+    if len(above) > _DEEPEST:
+        return f"{path[:100]}…: is nested too deeply to be stored (more than {_DEEPEST} levels)"
+    try:
+        lowered = _lower(value)
+    except _Unstorable as error:
+        return f"{path}: {error}"
+    except Exception as error:  # noqa: BLE001 - a property or model_dump of the user's
+        return f"{path}: {type(value)} cannot be stored: {error}"
+    above = (*above, id(value))
+    if isinstance(lowered, dict):
+        return f"{path}: {type(value)} cannot be the key of a dict" if in_key else _dict_fault(lowered, path, above)
+    if isinstance(lowered, list):
+        items = lowered[1:] if lowered and isinstance(lowered[0], ExtType) else lowered
+        faults = (_fault(item, f"{path}[{index}]", above, in_key) for index, item in enumerate(items))
+        return next(filter(None, faults), None)
+    return None
+
+
+def _dict_fault(items: dict[Any, Any], path: str, above: tuple[int, ...]) -> str | None:
+    for key, item in items.items():
+        found = _fault(key, f"{path}: a key", above, in_key=True) or _fault(item, path + segment(key), above)
+        if found:
+            return found
+    return None
+
+
+# -- showing -----------------------------------------------------------------------------------------------------------
+
+
+def _json(value: Any, above: tuple[int, ...]) -> Any:
+    for kinds, show in _SHOWN:
+        if isinstance(value, kinds):
+            return show(value)
+    if id(value) in above or len(above) > 100:
+        return "…"
+    above = (*above, id(value))
+    if isinstance(value, (list, tuple)):
+        return [_json(item, above) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((_json(item, above) for item in value), key=repr)  # a set has no order: pick one
+    if isinstance(value, dict):
+        return {_json_key(key, above): _json(item, above) for key, item in value.items()}
+    try:
+        lowered = _lower(value)
+    except Exception:  # noqa: BLE001 - whatever it is, it shall be shown
+        return repr(value)
+    return _json(lowered, above)
+
+
+def _json_key(key: Any, above: tuple[int, ...]) -> str:
+    shown = _json(key, above)
+    return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
+
+
+def _show_bytes(value: bytes | bytearray | memoryview) -> str:
+    data = bytes(value)
+    text = data.decode("ascii", "replace")
+    return repr(data) if text.isascii() and text.isprintable() else f"base64:{base64.b64encode(data).decode()}"
+
+
+_SHOWN: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
+    (Enum, lambda value: _json(value.value, ())),
+    ((type(None), bool), lambda value: value),
+    (int, lambda value: int(value) if value.bit_length() < 10_000 else hex(value)),  # Python limits longer decimals
+    (float, lambda value: float(value) if math.isfinite(value) else str(float(value))),
+    (str, lambda value: value.encode("utf-8", "backslashreplace").decode()),
+    ((bytes, bytearray, memoryview), _show_bytes),
+    ((date, time), lambda value: value.isoformat()),
+    ((timedelta, Decimal, UUID), str),
+)
