@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.request import urlopen
 from zlib import crc32
 
 import zipcodes
@@ -127,6 +128,12 @@ def address_service(port: int = 0) -> Iterator[str]:
         finally:
             process.stdin.close()  # it ends when its standard input does: so it also ends when we are killed
             process.wait()
+
+
+def read_calls(url: str) -> dict[str, int]:
+    with urlopen(f"{url}/calls", timeout=5) as response:
+        calls: dict[str, int] = json.load(response)
+        return calls
 
 
 def main() -> None:
