@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from flowlib.model import Run
+from flowlib import Run
 from workers.demo.ledger import RETURNED, START, Line
 
 

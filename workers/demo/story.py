@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from flowlib.model import Run
+from flowlib import Run
 from workers.contacts import Upload, app, uploaded
 from workers.contacts_io import Settings
 from workers.demo.address_service import read_calls
