@@ -69,18 +69,21 @@ class AddressService(ThreadingHTTPServer):
 
 
 class Call(BaseHTTPRequestHandler):
-    server: AddressService
+    @property
+    def service(self) -> AddressService:
+        assert isinstance(self.server, AddressService)
+        return self.server
 
     def do_GET(self) -> None:
         if self.path == "/calls":
-            self._reply(200, dict(self.server.calls))
+            self._reply(200, dict(self.service.calls))
         else:
             self._reply(404, {"error": "there are GET /calls and POST /zip-codes"})
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        fate = self.server.next_fate()
-        time.sleep(self.server.latency)
+        fate = self.service.next_fate()
+        time.sleep(self.service.latency)
         if fate == "hung":
             self._hang()
         elif fate == "busy":
@@ -88,7 +91,7 @@ class Call(BaseHTTPRequestHandler):
         else:
             try:
                 addresses = json.loads(body)["addresses"]
-                self._reply(200, {"zip_codes": [self.server.look_up(*address) for address in addresses]})
+                self._reply(200, {"zip_codes": [self.service.look_up(*address) for address in addresses]})
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 self._reply(400, {"error": str(error)})
 
