@@ -47,7 +47,10 @@ _MARKS: dict[type, ExtType] = {
     frozenset: ExtType(_FROZENSET, b""),
 }
 
-_DEEPEST = 500  # levels of nesting; msgpack gives up a little later
+# Objects may nest this deep, or rebuilding them could exceed Python's recursion limit. Plain lists and dicts may go
+# as deep as msgpack does (some 500 to 1000 levels, by its version).
+_DEEPEST = 200
+_NO_HEADERS = bytes({*range(256)} - {*range(0x80, 0xA0), *range(0xDC, 0xE0)})  # bytes that begin no list and no dict
 _MICROSECOND = timedelta(microseconds=1)
 _BIG_BUFFER = 1 << 20  # a packer that has held more is not kept
 
@@ -84,7 +87,7 @@ def decode(data: bytes, as_: Any = Any, *, where: str = "value") -> Any:
     except PayloadError as error:
         raise PayloadError(f"{where}: {error}") from error
     except Exception as error:
-        raise PayloadError(f"{where}: the stored data is damaged: {error}") from error
+        raise PayloadError(f"{where}: the stored data is damaged: {error!r}") from error
     return rebuild(value, as_, where)
 
 
@@ -99,24 +102,28 @@ def jsonable(value: object) -> Any:
 class _Packer:
     """A msgpack packer that can be used again, by one caller at a time: `encode` takes it out of `_idle`."""
 
-    __slots__ = ("_met_shape", "_pack")
+    __slots__ = ("_met_hashable", "_met_object", "_pack")
 
     def __init__(self) -> None:
         self._pack = self._packer().pack
-        self._met_shape = False
+        self._met_object = self._met_hashable = False
 
     def _packer(self, unicode_errors: str | None = None) -> Any:
         return msgpack.Packer(default=self._default, strict_types=True, unicode_errors=unicode_errors)
 
     def pack(self, value: object) -> bytes:
+        inside = [value]  # msgpack packs one level more than it unpacks: this takes that level away
         data: bytes
         try:
-            data = self._pack(value)
+            data = self._pack(inside)[1:]
         except UnicodeEncodeError:  # a lone surrogate: rare, and being tolerant of it takes twice the time
-            data = self._packer("surrogatepass").pack(value)
-        if self._met_shape:
-            self._met_shape = False
-            _unpack(data)  # a hashable object that became a dict may have been a dict's key: better refused now
+            data = self._packer("surrogatepass").pack(inside)[1:]
+        if self._met_object:
+            self._met_object = False
+            _refuse_too_deep(data)
+        if self._met_hashable:
+            self._met_hashable = False
+            _unpack(data)  # what became a dict may have been the key of one, which fails here: better now than later
         return data
 
     def _default(self, value: Any) -> Any:
@@ -125,9 +132,21 @@ class _Packer:
         if write is not None:
             return write(value)
         lowered = _writer(type(value))(value)
-        if type(lowered) in (dict, list) and type(value).__hash__ is not None:
-            self._met_shape = True
+        if type(lowered) in (dict, list):
+            self._met_object = True
+            self._met_hashable = self._met_hashable or type(value).__hash__ is not None
         return lowered
+
+
+def _refuse_too_deep(data: bytes) -> None:
+    if len(data.translate(None, _NO_HEADERS)) <= _DEEPEST:
+        return
+    level = [_unpack(data)]
+    for _ in range(_DEEPEST):
+        inner = (item for outer in level for item in (outer.values() if isinstance(outer, dict) else outer))
+        level = [item for item in inner if isinstance(item, (dict, list, tuple, set, frozenset))]
+    if level:
+        raise ValueError(f"it is nested deeper than {_DEEPEST} levels")
 
 
 _idle: list[_Packer] = []  # list.pop and list.append are atomic, so threads share it without a lock
@@ -171,8 +190,9 @@ def _zone(value: datetime | time) -> str:
     offset = value.utcoffset()
     if offset is None:
         raise _Unstorable(f"a time zone of {type(value.tzinfo)} cannot be stored: use zoneinfo.ZoneInfo or an offset")
-    name = value.tzname() or ""
-    return f"{offset // _MICROSECOND:+d} {'' if name == timezone(offset).tzname(None) else name}"
+    name = value.tzname()
+    usual = name is None or name == timezone(offset).tzname(None)
+    return f"{offset // _MICROSECOND:+d}" + ("" if usual else f" {name}")
 
 
 def _datetime(value: datetime) -> Any:
@@ -281,9 +301,8 @@ def _tz(zone: str) -> tzinfo | None:
             return ZoneInfo(zone)
         except ZoneInfoNotFoundError:
             raise PayloadError(f"time zone {zone!r} is unknown on this machine: install tzdata") from None
-    microseconds, _, name = zone.partition(" ")
-    offset = timedelta(microseconds=int(microseconds))
-    return timezone(offset, name) if name else timezone(offset)
+    microseconds, *name = zone.split(" ", 1)
+    return timezone(timedelta(microseconds=int(microseconds)), *name)
 
 
 def _read_datetime(data: bytes) -> datetime:
@@ -318,14 +337,12 @@ def _explain(value: object, where: str, error: Exception) -> str:
     try:
         return _fault(value, where, ()) or f"{where}: cannot be stored: {error}"
     except RecursionError:
-        return f"{where}: is nested too deeply to be stored"
+        return f"{where}: cannot be stored: it is nested too deeply"
 
 
 def _fault(value: Any, path: str, above: tuple[int, ...], in_key: bool = False) -> str | None:
     if id(value) in above:
         return f"{path}: contains itself, and cannot be stored"
-    if len(above) > _DEEPEST:
-        return f"{path[:100]}…: is nested too deeply to be stored (more than {_DEEPEST} levels)"
     try:
         lowered = _lower(value)
     except _Unstorable as error:

@@ -91,12 +91,13 @@ class StepFailed(FlowError):
     ...     step.run("release", release_stock, order, failed.message)
     """
 
-    def __init__(self, step: str, type: str, message: str, traceback: str = "") -> None:
+    def __init__(self, step: str, type: str, message: str, traceback: str = "", attempt: int | None = None) -> None:
         super().__init__(f"step {step!r} failed: {_reason(type, message)}")
         self.step = step
         self.type = type
         self.message = message
         self.traceback = traceback
+        self.attempt = attempt
 
 
 class StepTimeout(FlowError):

@@ -47,12 +47,14 @@ def expected(what: str, value: object) -> Misfit:
 
 
 def name_of(hint: Any) -> str:
+    if hint is None or hint is type(None):
+        return "None"
     return hint.__name__ if isinstance(hint, type) else repr(hint).replace("typing.", "")
 
 
 def _exactly(kind: type, *others: type, make: Convert | None = None) -> Shape:
     """A value of just this type, or one of the others after `make`; a bool is no int, and a datetime is no date."""
-    name = name_of(kind) if kind is not type(None) else "None"
+    name = name_of(kind)
 
     def convert(value: Any) -> Any:
         if type(value) is kind:

@@ -80,7 +80,7 @@ def _compile(hint: Any) -> Shape:
     if hasattr(origin or hint, "__type_params__") and hasattr(origin or hint, "__value__"):
         return _alias(origin or hint, args)
     if origin in (Union, types.UnionType):
-        return _union(hint, args)
+        return _union(args)
     if origin is Literal:
         return literal(args)
     if isinstance(hint, (str, typing.ForwardRef)):
@@ -121,7 +121,7 @@ def _alias(alias: Any, args: tuple[Any, ...]) -> Shape:
     return _shape(substitute(alias.__value__, dict(zip(alias.__type_params__, args, strict=False))))
 
 
-def _union(hint: Any, args: tuple[Any, ...]) -> Shape:
+def _union(args: tuple[Any, ...]) -> Shape:
     members = [_shape(arg) for arg in args]
 
     def convert(value: Any) -> Any:
@@ -135,7 +135,7 @@ def _union(hint: Any, args: tuple[Any, ...]) -> Shape:
         likely = [member for member in members if _strangeness(value, member) < _STRANGE]
         if misfits[0].path or len(likely) == 1:  # it is this member, but for something inside
             raise misfits[0]
-        raise expected(name_of(hint), value)
+        raise expected(" | ".join(map(name_of, args)), value)
 
     return Shape(convert, tuple({kind for member in members for kind in member.kinds}))
 

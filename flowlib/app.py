@@ -1,0 +1,268 @@
+"""`App`: the set of functions that a user declares, how events are sent to them, and their runs.
+
+Opens its connection to Redis at first use, so that declaring an app at import costs and needs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeVar, cast, overload
+
+from .codec import decode, encode
+from .errors import ConfigError, PayloadError
+from .function import (
+    MAX_EVENT_BYTES,
+    Function,
+    Limits,
+    Trigger,
+    check_body,
+    check_event_name,
+    check_name,
+    function_name,
+    make_triggers,
+)
+from .model import UNSENT, Event, EventType
+from .retry import DEFAULTS, Backoff, make_options
+from .runs import Runs
+from .step import AsyncStep, Step
+from .store import Store
+from .ulid import ulid
+
+D = TypeVar("D")
+D_contra = TypeVar("D_contra", contravariant=True)
+R = TypeVar("R")
+
+DEFAULT_URL = "redis://127.0.0.1:6379/0"
+
+
+class Declare(Protocol[D]):
+    """What `@app.function` returns: it takes a function of this event's data, sync or async, and gives it back."""
+
+    @overload
+    def __call__(self, fn: Callable[[Event[D], Step], R], /) -> Callable[[Event[D], Step], R]: ...
+    @overload
+    def __call__(
+        self, fn: Callable[[Event[D], AsyncStep], Coroutine[Any, Any, R]], /
+    ) -> Callable[[Event[D], AsyncStep], Coroutine[Any, Any, R]]: ...
+
+
+class App:
+    """A named set of functions on one Redis.
+
+    `redis_url` defaults to `FLOW_REDIS_URL`, then to redis://127.0.0.1:6379/0. `queue`, `retries`, `backoff`, `timeout`,
+    `idempotency` (how long an event id is remembered) and `retention` (how long an ended run is kept) are the defaults
+    of its functions. Raises ConfigError.
+
+    >>> app = App("contacts")
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        redis_url: str | None = None,
+        queue: str | None = None,
+        retries: int | None = None,
+        backoff: Backoff | float | timedelta | None = None,
+        timeout: float | timedelta | None = None,
+        idempotency: timedelta = timedelta(hours=24),
+        retention: timedelta = timedelta(days=7),
+    ) -> None:
+        self.name = check_name("app", name)
+        self.functions: dict[str, Function] = {}
+        self._redis_url = redis_url
+        self._options = make_options(f"app {name!r}", retries=retries, backoff=backoff, timeout=timeout, queue=queue)
+        self._idempotency, self._retention = idempotency, retention
+        self._store: Store | None = None
+        self._module = sys._getframe(1).f_globals.get("__name__", "")
+        self.runs = Runs(lambda: self.store, name, self.functions)
+
+    def __repr__(self) -> str:
+        return f"App({self.name!r})"
+
+    # -- declaring ---------------------------------------------------------------------------------------------------
+
+    @overload
+    def function(
+        self, *, on: EventType[D], name: str | None = ..., retries: int | None = ...,
+        backoff: Backoff | float | timedelta | None = ..., timeout: float | timedelta | None = ..., queue: str | None = ...,
+        idempotency: timedelta | None = ..., retention: timedelta | None = ..., limits: Limits | None = ...,
+    ) -> Declare[D]: ...  # fmt: skip
+    @overload
+    def function(
+        self, *, on: str, name: str | None = ..., retries: int | None = ...,
+        backoff: Backoff | float | timedelta | None = ..., timeout: float | timedelta | None = ..., queue: str | None = ...,
+        idempotency: timedelta | None = ..., retention: timedelta | None = ..., limits: Limits | None = ...,
+    ) -> Declare[dict[str, Any]]: ...  # fmt: skip
+    @overload
+    def function(
+        self, *, on: Sequence[Trigger], name: str | None = ..., retries: int | None = ...,
+        backoff: Backoff | float | timedelta | None = ..., timeout: float | timedelta | None = ..., queue: str | None = ...,
+        idempotency: timedelta | None = ..., retention: timedelta | None = ..., limits: Limits | None = ...,
+    ) -> Declare[Any]: ...  # fmt: skip
+    def function(
+        self,
+        *,
+        on: Trigger | Sequence[Trigger],
+        name: str | None = None,
+        retries: int | None = None,
+        backoff: Backoff | float | timedelta | None = None,
+        timeout: float | timedelta | None = None,
+        queue: str | None = None,
+        idempotency: timedelta | None = None,
+        retention: timedelta | None = None,
+        limits: Limits | None = None,
+    ) -> Any:
+        """Declare a function: `on` is what starts it, an EventType, an event's name, or several of them.
+
+        The function takes `(event, step)`, is sync or async, and is given back unchanged. Its name is its own with `-`
+        for `_`, or `name`. The other settings hold for each of its steps, unless these say otherwise: `retries` after
+        the first attempt (default 4), `backoff` a Backoff or seconds (default 10 s doubling to 1 h, full jitter),
+        `timeout` of an attempt in seconds (default none), `queue` (default "flow"). Raises ConfigError.
+
+        >>> @app.function(on=uploaded, retries=4)
+        ... def import_contacts(event: Event[Upload], step: Step) -> int: ...
+        """
+
+        def declare(body: Callable[..., Any]) -> Callable[..., Any]:
+            named = check_name("function", name or function_name(body))
+            where = f"function {named!r}"
+            if named in self.functions:
+                other = self.functions[named].body
+                raise ConfigError(
+                    f"duplicate function {named!r} in app {self.name!r}: {other.__module__}.{other.__qualname__} has that "
+                    f"name: give one of them name=..."
+                )
+            check_body(where, body)
+            own = make_options(where, retries=retries, backoff=backoff, timeout=timeout, queue=queue)
+            self.functions[named] = Function(
+                app=self.name,
+                name=named,
+                body=body,
+                triggers=make_triggers(where, on),
+                options=own.over(self._options).over(DEFAULTS),
+                limits=limits or Limits(),
+                idempotency=idempotency or self._idempotency,
+                retention=retention or self._retention,
+            )
+            return body
+
+        return declare
+
+    @property
+    def location(self) -> str:
+        """MODULE:NAME, where this app can be imported from. Raises ConfigError when it is in no module."""
+        module = sys.modules.get(self._module)
+        for attribute, value in vars(module).items() if module else ():
+            if value is self:
+                spec = getattr(module, "__spec__", None)
+                return f"{spec.name if spec else self._module}:{attribute}"
+        raise ConfigError(f"app {self.name!r} cannot be imported: assign it to a name at the top of a module")
+
+    # -- Redis -------------------------------------------------------------------------------------------------------
+
+    @property
+    def store(self) -> Store:
+        if self._store is None:
+            self._store = Store(self._redis_url or os.environ.get("FLOW_REDIS_URL") or DEFAULT_URL)
+        return self._store
+
+    def connect(self, redis_url: str | None = None, store: Store | None = None) -> App:
+        """Use this Redis from now on; returns the app itself.
+
+        >>> app.connect("redis://10.0.0.5:6379/0")
+        """
+        if self._store is not None:
+            self._store.close()
+        self._redis_url, self._store = redis_url or self._redis_url, store
+        return self
+
+    # -- sending -----------------------------------------------------------------------------------------------------
+
+    @overload
+    def send(self, events: Event[Any], /) -> str: ...
+    @overload
+    def send(self, events: Sequence[Event[Any]], /) -> list[str]: ...
+    def send(self, events: Event[Any] | Sequence[Event[Any]], /) -> str | list[str]:
+        """Send one event, or several: all of them or none, in one round trip. Returns the id, or the ids, in order.
+
+        When it returns, Redis has them, and each function of each app starts at most once per id.
+        Raises PayloadError (nothing was sent) and ServerError (send again with the same id: that is safe).
+
+        >>> app.send(uploaded(Upload("2026/list.csv", "ada@example.com"), id="upload-17"))
+        'upload-17'
+        """
+        if isinstance(events, Event):
+            ready = [self._ready(events, "")]
+        else:
+            ready = self._ready_all(list(events))
+        if ready:
+            self.store.send_events(ready)
+        ids = [event_id for event_id, *_ in ready]
+        return ids[0] if isinstance(events, Event) else ids
+
+    @overload
+    async def send_async(self, events: Event[Any], /) -> str: ...
+    @overload
+    async def send_async(self, events: Sequence[Event[Any]], /) -> list[str]: ...
+    async def send_async(self, events: Event[Any] | Sequence[Event[Any]], /) -> str | list[str]:
+        """As `send`, without holding up the event loop.
+
+        >>> await app.send_async(uploaded(upload))
+        """
+        return cast("str | list[str]", await asyncio.to_thread(cast(Any, self.send), events))
+
+    def _ready_all(self, events: list[Event[Any]]) -> list[tuple[str, str, bytes, int]]:
+        ready, wrong = [], []
+        for index, event in enumerate(events):
+            try:
+                ready.append(self._ready(event, f"event {index}: "))
+            except PayloadError as error:
+                wrong.append(str(error))
+        if wrong:
+            raise PayloadError("nothing was sent: " + "; ".join(wrong))
+        return ready
+
+    def _ready(self, event: Event[Any], where: str) -> tuple[str, str, bytes, int]:
+        """What goes into the stream, after all that can be said against it has been said here (I10)."""
+        if not isinstance(event, Event):
+            raise PayloadError(f"{where}{event!r} is no Event: send(Event(name, data)), or send(event_type(data))")
+        try:
+            check_event_name(event.name)
+        except PayloadError as error:
+            raise PayloadError(f"{where}{error}") from None
+        if not isinstance(event.id, str) or len(event.id) > 256:
+            raise PayloadError(f"{where}event id {event.id!r:.60}: must be a string of at most 256 characters")
+        data = encode(event.data, where=f"{where}data")
+        if len(data) > MAX_EVENT_BYTES:
+            raise PayloadError(
+                f"{where}event {event.name!r}: its data of {len(data)} bytes is over the limit of {MAX_EVENT_BYTES} bytes: "
+                f"store it elsewhere and send where"
+            )
+        for type in self._types_of(event):
+            decode(data, type, where=f"{where}event {event.name!r}: data")
+        return (
+            event.id or ulid(time.time_ns() // 1_000_000, secrets.token_bytes(10)),
+            event.name,
+            data,
+            _stamp(event.ts, where),
+        )
+
+    def _types_of(self, event: Event[Any]) -> list[Any]:
+        if event.type is not None:
+            return [event.type]
+        return [t.type for fn in self.functions.values() if (t := fn.trigger_for(event.name)) is not None]
+
+
+def _stamp(ts: datetime, where: str) -> int:
+    if ts is UNSENT:
+        return 0
+    if not isinstance(ts, datetime) or ts.tzinfo is None:
+        raise PayloadError(f"{where}ts {ts!r}: must be an aware datetime (with a tzinfo)")
+    return int(ts.timestamp() * 1000)

@@ -1,0 +1,119 @@
+"""Stopping a step's body from outside: at its timeout, when its run is cancelled, when the lease is lost.
+
+On the main thread by SIGALRM, which also ends a blocking system call; a coroutine by cancelling its task; on any other
+thread by an exception that reaches it at its next line of Python. Knows nothing of runs, steps or Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import signal
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+TIMEOUT = "timeout"
+
+
+class BodyStopped(BaseException):
+    """Raised inside the body; a BaseException, so that `except Exception` in it does not swallow its end."""
+
+
+class Deadline:
+    """Around one body. `stop(reason)` may come from any thread; `reason` then says why the body ended early."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self.reason: str | None = None
+        self._thread = threading.get_ident()
+        self._on_main = threading.current_thread() is threading.main_thread()
+        self._task: asyncio.Task[Any] | None = None
+        self._open = False
+        self._cancelled = False
+        self._timer: threading.Timer | None = None
+        self._before: tuple[Any, float, float] | None = None
+
+    def __enter__(self) -> Deadline:
+        self.attach()
+        self._open = True
+        if self._on_main:
+            self._arm()
+        elif self.seconds is not None:
+            self._timer = threading.Timer(self.seconds, self.stop, [TIMEOUT])
+            self._timer.daemon = True
+            self._timer.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._open = False
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._on_main:
+            self._disarm()
+        if self._task is not None and self._cancelled:
+            self._task.uncancel()
+
+    def attach(self) -> None:
+        """From inside a coroutine: it is this task that `stop` cancels."""
+        try:
+            self._task = asyncio.current_task()
+        except RuntimeError:
+            self._task = None
+
+    def stop(self, reason: str) -> None:
+        """End the body now, if it is still running."""
+        if not self._open:
+            return
+        self.reason = self.reason or reason
+        if self._task is not None:
+            self._task.get_loop().call_soon_threadsafe(self._cancel)
+        elif self._on_main:
+            signal.pthread_kill(self._thread, signal.SIGALRM)
+        else:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(BodyStopped))
+
+    def _cancel(self) -> None:
+        if self._open and self._task is not None:
+            self._cancelled = True
+            self._task.cancel()
+
+    def _arm(self) -> None:
+        global _running
+        _running = self
+        handler = signal.getsignal(signal.SIGALRM)
+        if handler is not _on_alarm:  # a stock RQ worker has a handler and a timer of its own: put both back afterwards
+            signal.signal(signal.SIGALRM, _on_alarm)
+        if self.seconds is not None or handler is not _on_alarm:
+            left, _ = signal.setitimer(signal.ITIMER_REAL, self.seconds or 0)
+            self._before = (handler, left, time.monotonic())
+
+    def _disarm(self) -> None:
+        global _running
+        _running = None
+        if self._before is not None:
+            handler, left, at = self._before
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            if handler is not _on_alarm:
+                signal.signal(signal.SIGALRM, handler)
+                if left:
+                    signal.setitimer(signal.ITIMER_REAL, max(0.001, left - (time.monotonic() - at)))
+
+
+_running: Deadline | None = None
+
+
+def _on_alarm(signum: int, frame: FrameType | None) -> None:
+    running = _running
+    if running is None:
+        return
+    running.reason = running.reason or TIMEOUT
+    if running._task is None:
+        raise BodyStopped(running.reason)
+    running._task.get_loop().call_soon_threadsafe(running._cancel)
+
+
+def install() -> None:
+    """Make the handler the process's own, so that bodies without a timeout need no system call to be stoppable."""
+    signal.signal(signal.SIGALRM, _on_alarm)

@@ -1,0 +1,126 @@
+"""Events to runs: reads the stream as one consumer of the app's group, and starts what each event triggers.
+
+An event is acknowledged in the same pipeline that starts its runs, after them; so a dispatcher that dies leaves it
+pending, and another claims it. Starting is idempotent, so nobody starts anything twice (I5).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from .errors import ConfigError
+from .function import Function
+from .journal import ENTRY, RUN
+from .model import EventType
+from .outcome import make_job
+from .store import Store, text
+from .ulid import ulid_of
+from .wire import Packed
+
+log = logging.getLogger("flowlib.dispatch")
+
+BATCH = 100
+BLOCK_MS = 1000  # below redis-py's own socket timeout of 5 s
+
+Entry = tuple[bytes, dict[bytes, bytes]]
+
+
+class Dispatcher:
+    """One per worker process. `location` is MODULE:APP, which a stock RQ worker needs to find the functions."""
+
+    def __init__(
+        self, app: str, functions: Mapping[str, Function], location: str, store: Store, consumer: str, idle_ms: int
+    ) -> None:
+        self._app = app
+        self._by_event: dict[str, list[tuple[Function, EventType[Any]]]] = {}
+        for function in functions.values():
+            for trigger in function.triggers:
+                self._by_event.setdefault(trigger.name, []).append((function, trigger))
+        self._location = location
+        self._store = store
+        self._consumer = consumer
+        self._idle_ms = idle_ms
+        self._looked = 0.0
+
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Until `stopping`; Redis trouble is waited out."""
+        wait = 0.1
+        while not stopping():
+            try:
+                if time.monotonic() - self._looked > self._idle_ms / 1000:
+                    self._looked = time.monotonic()
+                    self.dispatch(self.abandoned())
+                self.dispatch(self.fresh(BLOCK_MS))
+                wait = 0.1
+            except Exception as error:
+                if stopping():
+                    return
+                log.warning("dispatch: %s: again in %.1f s", error, wait)
+                time.sleep(wait)
+                wait = min(wait * 2, 2.0)
+                self._rejoin()
+
+    def fresh(self, block_ms: int | None = None) -> list[Entry]:
+        """Events that no dispatcher of this app has read."""
+        keys = self._store.keys
+        reply: Any = self._store.client.xreadgroup(self._app, self._consumer, {keys.events: ">"}, BATCH, block_ms)
+        if isinstance(reply, dict):  # RESP3
+            return [entry for batches in reply.values() for batch in batches for entry in batch]
+        return [entry for _, entries in reply or [] for entry in entries]
+
+    def abandoned(self) -> list[Entry]:
+        """Events that a dispatcher has read and not settled for so long that it must be dead."""
+        key = self._store.keys.events
+        reply = self._store.client.xautoclaim(key, self._app, self._consumer, self._idle_ms, count=BATCH)
+        found = [entry for entry in cast(list[Entry], reply[1]) if entry[1]]
+        if found:
+            log.info("dispatch: %d events of a dead dispatcher claimed", len(found))
+        return found
+
+    def dispatch(self, entries: list[Entry]) -> list[str]:
+        """Start all that these events trigger, in one round trip; returns the ids of runs that are new."""
+        batch: list[Packed] = []
+        for entry_id, fields in entries:
+            batch += self._runs_of(entry_id.decode(), fields)
+        if not batch:
+            return []
+        replies = self._store.send_all(batch)
+        started = [reply[1].decode() for reply in replies if isinstance(reply, list) and reply[0] == 1]
+        for run in started:
+            log.info("run %s started", run)
+        return started
+
+    def _runs_of(self, entry: str, fields: dict[bytes, bytes]) -> list[Packed]:
+        label = "_other"
+        starts: list[Packed] = []
+        try:
+            event_id, name = text(fields[b"id"]), text(fields[b"name"])
+            entry_ms = int(entry.partition("-")[0])
+            event = (event_id, name, fields[b"data"], int(float(fields[b"ts"])) or entry_ms)
+        except (KeyError, ValueError) as error:
+            log.error("event %s in the stream is malformed (%r): it starts nothing", entry, error)
+        else:
+            for function, trigger in self._by_event.get(name, ()):
+                label = trigger.name
+                run = ulid_of(entry_ms, self._app, function.name, event_id, entry)
+                job = make_job(
+                    self._app, function.name, run, self._location, ENTRY, RUN, function.options.timeout, function.queue
+                )
+                starts.append(self._store.start_run(function, run, event, self._location, job))
+        return [*starts, self._store.settle_event(self._app, entry, label)]
+
+    def _rejoin(self) -> None:
+        """The group is gone when somebody has emptied Redis; without it nothing would ever be dispatched again."""
+        try:
+            self._store.join_events(self._app)
+        except Exception as error:
+            log.debug("dispatch: %s", error)
+
+
+def check_functions(app: str, functions: Mapping[str, Function]) -> None:
+    """A worker of an app without functions would wait for ever. Raises ConfigError."""
+    if not functions:
+        raise ConfigError(f"app {app!r} declares no function: decorate one with @app.function(on=...)")

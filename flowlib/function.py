@@ -1,0 +1,120 @@
+"""What `@app.function` declares: the user's callable, its triggers, its settings and its limits.
+
+Pure: no Redis, no RQ, no clock, no randomness.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from .errors import ConfigError, PayloadError
+from .model import EventType
+from .retry import DEFAULTS, Options
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+DEFAULT_QUEUE = "flow"
+MAX_EVENT_NAME = 256
+MAX_EVENT_BYTES = 512 * 1024
+
+Trigger = str | EventType[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one run: the bytes of one step's output, of all memos together, and the number of steps."""
+
+    output_bytes: int = 4 * 1024 * 1024
+    state_bytes: int = 32 * 1024 * 1024
+    steps: int = 10_000
+    losses: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A declared function. `options` are complete: its own settings over the app's over the defaults."""
+
+    app: str
+    name: str
+    body: Callable[..., Any]
+    triggers: tuple[EventType[Any], ...]
+    options: Options = DEFAULTS
+    limits: Limits = field(default_factory=Limits)
+    idempotency: timedelta = timedelta(hours=24)
+    retention: timedelta = timedelta(days=7)
+
+    @property
+    def queue(self) -> str:
+        return self.options.queue or DEFAULT_QUEUE
+
+    @property
+    def is_async(self) -> bool:
+        return inspect.iscoroutinefunction(self.body)
+
+    def trigger_for(self, event_name: str) -> EventType[Any] | None:
+        return next((t for t in self.triggers if t.name == event_name), None)
+
+    def describe(self) -> dict[str, Any]:
+        """The function as JSON-able data, for `flow functions` and for tools that do not import the app."""
+        backoff = self.options.backoff
+        return {
+            "app": self.app,
+            "name": self.name,
+            "on": [t.name for t in self.triggers],
+            "queue": self.queue,
+            "retries": self.options.retries,
+            "backoff": None if backoff is None else [backoff.first, backoff.factor, backoff.cap],
+            "timeout": self.options.timeout,
+            "async": self.is_async,
+            "code": f"{self.body.__module__}:{self.body.__qualname__}",
+        }
+
+
+def check_name(what: str, name: str) -> str:
+    """A name of an app or a function. Raises ConfigError."""
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"{what} {name!r}: a name has 1 to 100 letters, digits, '-', '_' or '.', and begins with a letter or digit"
+        )
+    return name
+
+
+def function_name(body: Callable[..., Any]) -> str:
+    return getattr(body, "__name__", type(body).__name__).strip("_").replace("_", "-")
+
+
+def make_triggers(where: str, on: Trigger | Sequence[Trigger]) -> tuple[EventType[Any], ...]:
+    """Triggers from what a user wrote; a plain string takes any dict. Raises ConfigError."""
+    given = [on] if isinstance(on, str | EventType) else list(on)
+    triggers = tuple(EventType(t, dict) if isinstance(t, str) else t for t in given)
+    if not triggers or not all(isinstance(t, EventType) for t in triggers):
+        raise ConfigError(f"{where}: on= takes an event name, an EventType, or several of them, got {on!r}")
+    for trigger in triggers:
+        try:
+            check_event_name(trigger.name)
+        except PayloadError as error:
+            raise ConfigError(f"{where}: {error}") from None
+    return triggers
+
+
+def check_body(where: str, body: Callable[..., Any]) -> None:
+    """The user's function takes (event, step). Raises ConfigError."""
+    try:
+        inspect.signature(body).bind("event", "step")
+    except TypeError:
+        raise ConfigError(f"{where}: a function takes two arguments, (event, step)") from None
+
+
+def check_event_name(name: object) -> str:
+    """Raises PayloadError for a name that no event may have."""
+    if not isinstance(name, str) or not name or len(name) > MAX_EVENT_NAME or any(ord(c) < 32 for c in name):
+        shown = f"{name[:40]!r}… ({len(name)} characters)" if isinstance(name, str) and len(name) > 40 else repr(name)
+        raise PayloadError(
+            f"event name {shown}: must be a string of 1 to {MAX_EVENT_NAME} characters, no control characters"
+        )
+    return name

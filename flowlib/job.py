@@ -1,0 +1,136 @@
+"""The plain job function and its callbacks: how a stock RQ worker (`rq worker --serializer json`) runs our jobs.
+
+Slower, and RQ itself keeps RQ's books; but the memo, the fence and the chain are the same scripts. `run_step` replays to
+the step, runs it and writes its memo; `chain`, the job's `on_success` callback, lets the function go on and enqueues the
+next step. Both may come twice, or not at all: the memo, the lease and the reconciler make that good.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from . import capture
+from .app import App
+from .codec import jsonable
+from .engine import LOST, Engine, Frame
+from .errors import ConfigError
+from .model import Memo
+from .store import Claim, Store
+
+if TYPE_CHECKING:
+    import redis
+    from rq.job import Job, Retry
+
+LEASE_MS = 10_000
+_held: dict[str, str] = {}  # job -> the execution under which run_step had it, for the callback in the same process
+
+
+def run_step(run: str, step: str, location: str) -> Any:
+    """Run one step of a run. RQ calls this; there is no need to call it yourself."""
+    from rq import get_current_job
+
+    job = get_current_job()
+    if job is None:
+        raise ConfigError(f"step {step!r} of run {run}: run_step only runs as an RQ job")
+    frame = _play(job, location)
+    if frame is None:
+        return None
+    if frame.retry_in is not None:
+        return _retry(frame.retry_in)
+    if frame.failure is not None:
+        raise frame.failure
+    memo: Memo | None = frame.journal.memos.get(frame.journal.mine)
+    return jsonable(frame.result) if memo is not None else None
+
+
+def chain(job: Job, connection: redis.Redis, result: Any, *_: Any) -> None:
+    """on_success: the step is recorded; go on to the next one. Coming again, it finds nothing to do."""
+    _play(job, job.args[2])
+
+
+def chain_failed(job: Job, connection: redis.Redis, *error: Any) -> None:
+    """on_failure: the step is recorded as failed; the function goes on with its StepFailed."""
+    _play(job, job.args[2])
+
+
+def _retry(delay: float) -> Retry:
+    from rq.job import Retry
+
+    return Retry(max=1_000_000, interval=math.ceil(delay))
+
+
+def _play(job: Job, location: str) -> Frame | None:
+    app = load(location)
+    store = _store(job)
+    engine = Engine(store, job.worker_name or "rq", lease_ms=LEASE_MS, exec_prefix="rq-")
+    claim = store.adopt_job(engine.worker, engine.next_exec(), LEASE_MS, job.id, _held.pop(job.id, ""))
+    if isinstance(claim, str):
+        return None
+    function = app.functions.get(claim.lease.function)
+    if function is None:
+        raise ConfigError(f"app {app.name!r} at {location} has no function {claim.lease.function!r}")
+    capture.install()
+    _held[job.id] = claim.lease.exec
+    with _renewed(store, engine, claim):
+        return engine.play(function, claim, by_rq=True)
+
+
+def _store(job: Job) -> Store:
+    return Store(os.environ.get("FLOW_REDIS_URL") or "redis://", client=job.connection)
+
+
+@contextmanager
+def _renewed(store: Store, engine: Engine, claim: Claim) -> Iterator[None]:
+    """A stock worker renews no lease, so a thread does while the step runs."""
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.wait(LEASE_MS / 3000):
+            _, lost = store.renew_leases(engine.worker, LEASE_MS, 480, [claim.lease.composite])
+            frame = engine.frame
+            if lost and frame is not None and frame.deadline is not None:
+                frame.deadline.stop(LOST)
+
+    thread = threading.Thread(target=renew, name="flow-lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@cache
+def load(location: str) -> App:
+    """The app at MODULE:NAME. Raises ConfigError that says what is wrong with it."""
+    module_name, _, attribute = location.partition(":")
+    if not module_name or not attribute:
+        raise ConfigError(f"{location!r}: say where the app is as MODULE:APP, e.g. workers.contacts:app")
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise ConfigError(
+                f"{location!r}: there is no module {error.name!r} in {os.getcwd()} or on the path"
+            ) from None
+        raise ConfigError(f"{location!r}: importing {module_name} failed: {error}") from error
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{location!r}: importing {module_name} failed: {type(error).__name__}: {error}") from error
+    app = getattr(module, attribute, None)
+    if not isinstance(app, App):
+        apps = [name for name, value in vars(module).items() if isinstance(value, App)]
+        hint = f": it has {', '.join(apps)}" if apps else ""
+        raise ConfigError(f"{location!r}: module {module_name} has no App named {attribute!r}{hint}")
+    return app

@@ -1,0 +1,96 @@
+"""THE RULE: given a run's memos, is the step that the function asks for known, mine, or next?
+
+The function is replayed from its start. A step whose memo exists is *known*: its value is handed out and its body does
+not run. The step whose job this worker holds is *mine*: its body runs now, once, and is recorded. Any other step is
+*next*: it needs a job of its own first. Steps are found by their id, not by their position, so a function may ask for
+them in another order from pass to pass. A step id that comes up again (in a loop) is counted: `2:charge` is the second.
+
+Pure: no Redis, no RQ, no clock, no randomness.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from .errors import ConfigError, NondeterminismError
+from .model import Memo
+
+ENTRY = ""  # the step of a run's first job, which only calls the function to learn what its first step is
+
+RUN, SLEEP = "run", "sleep"
+
+
+class Place(Enum):
+    KNOWN = "known"
+    MINE = "mine"
+    NEXT = "next"
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operation that the function asks for: the key of its memo, its kind, and what it calls."""
+
+    key: str
+    kind: str
+    id: str
+    target: str
+
+
+def key_of(step_id: str, occurrence: int) -> str:
+    return f"{occurrence}:{step_id}"
+
+
+def id_of(key: str) -> str:
+    """The step id as the user wrote it; a later occurrence is shown as `charge (2)`."""
+    occurrence, _, step_id = key.partition(":")
+    return step_id if occurrence in ("1", "") else f"{step_id} ({occurrence})"
+
+
+class Journal:
+    """The memos of one run, and which step this worker may run."""
+
+    def __init__(self, memos: dict[str, Memo], mine: str, mine_kind: str) -> None:
+        self.memos = memos
+        self.mine = mine
+        self.mine_kind = mine_kind
+        self.live = mine == ENTRY  # False while the function only repeats what earlier workers have seen
+        self._seen: dict[str, tuple[int, str, str]] = {}
+
+    def ask(self, kind: str, step_id: str, target: str) -> Op:
+        """Name the operation. Raises ConfigError for a bad id, or for one id used for two different steps."""
+        if not isinstance(step_id, str) or not step_id or len(step_id) > 256:
+            raise ConfigError(f"step id {step_id!r}: must be a string of 1 to 256 characters")
+        occurrence, known_kind, known_target = self._seen.get(step_id, (0, kind, target))
+        if (known_kind, known_target) != (kind, target):
+            raise ConfigError(
+                f"duplicate step id {step_id!r}: it stands for {_described(known_kind, known_target)} and for "
+                f"{_described(kind, target)}: give each step of a function an id of its own"
+            )
+        self._seen[step_id] = (occurrence + 1, kind, target)
+        return Op(key_of(step_id, occurrence + 1), kind, step_id, target)
+
+    def place(self, op: Op) -> Place:
+        """Known, mine or next. Raises NondeterminismError when the job that we hold is for another kind of operation."""
+        if op.key == self.mine:
+            self.live = True
+            if op.kind != self.mine_kind:
+                raise NondeterminismError(
+                    f"step {op.id!r} began as {self.mine_kind!r} and is now {op.kind!r}: the function changed under a "
+                    f"run that had reached it: give the new step another id"
+                )
+        if op.key in self.memos:
+            return Place.KNOWN
+        return Place.MINE if op.key == self.mine else Place.NEXT
+
+    def move_to(self, op: Op) -> None:
+        """The job of `op` is ours from now on."""
+        self.mine, self.mine_kind, self.live = op.key, op.kind, True
+
+    def record(self, op: Op, memo: Memo) -> None:
+        """Remember a memo. The first write wins (I1)."""
+        self.memos.setdefault(op.key, memo)
+
+
+def _described(kind: str, target: str) -> str:
+    return f"{kind} of {target}" if target else kind

@@ -1,0 +1,119 @@
+"""Every Redis key of flowlib in one table: name, type, lifetime, owner. Nothing else names a key but the scripts.
+
+`{p}` is the prefix (`FLOW_KEY_PREFIX`, default `flow`), `{app}` an app's name, `{run}` a run's id. RQ's own keys keep
+RQ's names (`RQ_KEY_PREFIX`, default `rq`). For Redis Cluster give both prefixes one hash tag: `{f}:flow` and `{f}:rq`.
+
+| key                        | type   | lives                             | holds                                            |
+|----------------------------|--------|-----------------------------------|--------------------------------------------------|
+| `{p}:events`               | stream | trimmed once every app has read   | all events; one consumer group per app           |
+| `{p}:apps`                 | set    | for ever                          | names of the apps that ever had a worker         |
+| `{p}:queues`               | set    | for ever                          | queues that ever held one of our jobs            |
+| `{p}:functions:{app}`      | hash   | for ever                          | function -> its description (JSON)               |
+| `{p}:once:{app}:{fn}:{id}` | string | idempotency window (24 h)         | the run that this event id started               |
+| `{p}:run:{run}`            | hash   | run + retention (7 days)          | the run's record: the truth                      |
+| `{p}:memo:{run}`           | hash   | run + retention                   | step key -> memo (msgpack)                       |
+| `{p}:history:{run}`        | list   | run + retention, 10 000 entries   | what happened, in order (msgpack)                |
+| `{p}:runs:{app}`           | zset   | run + retention                   | run -> started at (ms)                           |
+| `{p}:active:{app}`         | zset   | while the run is unfinished       | run -> started at (ms)                           |
+| `{p}:leases`               | zset   | while a job is on a worker        | `job:execution` -> expires at (ms)               |
+| `{p}:timers`               | zset   | while a job sleeps or backs off   | job -> due at (ms)                               |
+| `{p}:metrics:{app}`        | hash   | for ever                          | `counter|function|x|label` -> count              |
+| `{p}:housekeeper`          | string | 3 s, renewed                      | the worker that fires timers and reaps           |
+| `{p}:tick`                 | string | for ever                          | when timers were last looked at (ms)             |
+| `{p}:timers!`, `{p}:ended!{run}` | pub/sub | no key                      | a timer became the next due one; a run ended     |
+
+Fields that we add to RQ's job hash begin with `flow_`; RQ keeps fields that it does not know.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+
+def _flow_prefix() -> str:
+    return os.environ.get("FLOW_KEY_PREFIX") or "flow"
+
+
+def _rq_prefix() -> str:
+    return os.environ.get("RQ_KEY_PREFIX") or "rq"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The names of the keys that Python reads; those that only scripts touch are in the scripts' headers."""
+
+    prefix: str = field(default_factory=_flow_prefix)
+    rq: str = field(default_factory=_rq_prefix)
+
+    @property
+    def events(self) -> str:
+        return f"{self.prefix}:events"
+
+    @property
+    def apps(self) -> str:
+        return f"{self.prefix}:apps"
+
+    @property
+    def queues(self) -> str:
+        return f"{self.prefix}:queues"
+
+    @property
+    def leases(self) -> str:
+        return f"{self.prefix}:leases"
+
+    @property
+    def timers(self) -> str:
+        return f"{self.prefix}:timers"
+
+    @property
+    def tick(self) -> str:
+        return f"{self.prefix}:tick"
+
+    @property
+    def housekeeper(self) -> str:
+        return f"{self.prefix}:housekeeper"
+
+    @property
+    def timers_channel(self) -> str:
+        return f"{self.prefix}:timers!"
+
+    def ended_channel(self, run: str) -> str:
+        return f"{self.prefix}:ended!{run}"
+
+    def functions(self, app: str) -> str:
+        return f"{self.prefix}:functions:{app}"
+
+    def once(self, app: str, function: str, event_id: str) -> str:
+        return f"{self.prefix}:once:{app}:{function}:{event_id}"
+
+    def run(self, run: str) -> str:
+        return f"{self.prefix}:run:{run}"
+
+    def memo(self, run: str) -> str:
+        return f"{self.prefix}:memo:{run}"
+
+    def history(self, run: str) -> str:
+        return f"{self.prefix}:history:{run}"
+
+    def runs(self, app: str) -> str:
+        return f"{self.prefix}:runs:{app}"
+
+    def active(self, app: str) -> str:
+        return f"{self.prefix}:active:{app}"
+
+    def metrics(self, app: str) -> str:
+        return f"{self.prefix}:metrics:{app}"
+
+    def rq_queue(self, queue: str) -> str:
+        return f"{self.rq}:queue:{queue}"
+
+    def rq_job(self, job: str) -> str:
+        return f"{self.rq}:job:{job}"
+
+    def rq_worker(self, worker: str) -> str:
+        return f"{self.rq}:worker:{worker}"
+
+    @property
+    def rq_suspended(self) -> str:
+        return f"{self.rq}:suspended"

@@ -1,0 +1,13 @@
+#!lua
+--#include clock run job claim
+-- adopt_job: a stock RQ worker has popped this job by its own means; give it a lease, so that only one reports (I2).
+-- KEYS   1 {P}:leases   and those of the libraries
+-- ARGV   1 P  2 R  3 worker  4 execution id  5 lease ms  6 job  7 execution id that we had, when the callback takes over
+-- reply  'unknown' | 'stale' (its run does not wait for it) | 'leased' (another worker has it) | {job, queue, step, …}
+local worker, exec, job, mine = ARGV[3], ARGV[4], ARGV[6], ARGV[7]
+local f = redis.call('HMGET', job_key(job), 'flow_run', 'flow_exec')
+if not f[1] then return 'unknown' end
+if f[2] and is_leased(job, f[2]) and f[2] ~= mine then return 'leased' end
+if f[2] then redis.call('ZREM', P .. ':leases', lease(job, f[2])) end
+redis.call('ZREM', P .. ':timers', job)
+return take_job(job, worker, exec, tonumber(ARGV[5])) or 'stale'

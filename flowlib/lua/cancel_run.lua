@@ -1,0 +1,24 @@
+#!lua flags=allow-oom
+--#include clock run job finish
+-- cancel_run: end an unfinished run from outside: its job leaves queue, timers and worker; a late report is fenced (I2).
+-- KEYS   1 {P}:leases   and those of the libraries
+-- ARGV   1 P  2 R  3 run  4 reason
+-- reply  {'unknown'} | {'ended', status} | {'cancelled', job, worker that runs it or ''}
+local run = ARGV[3]
+local r = redis.call('HMGET', run_key(run), 'status', 'job', 'queue')
+if not r[1] then return {'unknown'} end
+if r[1] ~= 'running' then return {'ended', r[1]} end
+local job, queue = r[2], r[3]
+local f = redis.call('HMGET', job_key(job), 'flow_exec', 'worker_name')
+local worker = ''
+unschedule_job(job, queue)
+redis.call('LREM', R .. ':queue:' .. queue, 0, job)
+if f[1] and is_leased(job, f[1]) then
+  worker = f[2] or ''
+  end_job(job, queue, worker, f[1], 'canceled', '')
+else
+  redis.call('HSET', job_key(job), 'status', 'canceled', 'ended_at', iso(NOW))
+  redis.call('EXPIRE', job_key(job), 60)
+end
+end_run(run, 'cancelled', worker, {reason = ARGV[4]}, {'reason', ARGV[4]})
+return {'cancelled', job, worker}

@@ -1,0 +1,25 @@
+#!lua flags=allow-oom
+--#include clock run job
+-- fire_due: jobs whose time has come (sleeps, back-offs) go to the front of their queues, the earliest first.
+-- KEYS   1 {P}:timers   and {P}:tick, those of the libraries
+-- ARGV   1 P  2 R  3 at most
+-- reply  {how many were fired, ms until the next is due or -1}
+local timers = P .. ':timers'
+local due = redis.call('ZRANGEBYSCORE', timers, '-inf', ms(NOW), 'LIMIT', 0, ARGV[3])
+for i = #due, 1, -1 do
+  local job = due[i]
+  local f = redis.call('HMGET', job_key(job), 'flow_run', 'origin', 'status', 'flow_step', 'flow_attempt')
+  redis.call('ZREM', timers, job)
+  if f[1] then
+    redis.call('ZREM', R .. ':scheduled:' .. f[2], job)
+    local r = redis.call('HMGET', run_key(f[1]), 'status', 'job', 'app', 'function', 'state')
+    if f[3] == 'scheduled' and r[1] == 'running' and r[2] == job then
+      queue_job(job, f[2], true)
+      note(f[1], 'queued', f[4], f[5], '', {job = job, queue = f[2], woken = true})
+      set_state(f[1], r[3], r[4], r[5], 'queued')
+    end
+  end
+end
+redis.call('SET', P .. ':tick', ms(NOW))
+local head = redis.call('ZRANGE', timers, 0, 0, 'WITHSCORES')
+return {#due, head[2] and math.max(0, math.ceil(tonumber(head[2]) - NOW)) or -1}

@@ -1,0 +1,16 @@
+-- A run ends: its status never changes again (I6), nothing of it is left but what expires with its retention.
+-- Keys: {P}:run|memo|history:{run} {P}:active:{app}, channel {P}:ended!{run}
+local function end_run(run, status, worker, detail, fields)
+  local r = redis.call('HMGET', run_key(run), 'app', 'function', 'state', 'created', 'retention', 'step', 'attempt')
+  local app, fn = r[1], r[2]
+  redis.call('HSET', run_key(run), 'status', status, 'ended', ms(NOW), 'state', '', 'due', '', unpack(fields))
+  note(run, status, r[6] or '', r[7], worker, detail)
+  for _, kind in ipairs({'run', 'memo', 'history'}) do
+    redis.call('EXPIRE', P .. ':' .. kind .. ':' .. run, r[5])
+  end
+  redis.call('ZREM', P .. ':active:' .. app, run)
+  set_state(run, app, fn, r[3], nil)
+  count(app, 'runs_finished|' .. fn .. '|' .. status .. '|')
+  observe(app, 'run_seconds', fn, status, RUN_EDGES, (NOW - tonumber(r[4])) / 1000)
+  redis.call('PUBLISH', P .. ':ended!' .. run, status)
+end

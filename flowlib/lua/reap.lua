@@ -1,0 +1,33 @@
+#!lua flags=allow-oom
+--#include clock run job
+-- reap: leases that ran out belong to dead workers: their jobs go back to the front of their queues, the loss is counted.
+-- KEYS   1 {P}:leases   and those of the libraries
+-- ARGV   1 P  2 R  3 at most
+-- reply  {job, dead worker, job, dead worker, …}
+local reaped = {}
+for _, composite in ipairs(redis.call('ZRANGEBYSCORE', P .. ':leases', '-inf', ms(NOW), 'LIMIT', 0, ARGV[3])) do
+  local job, exec = string.match(composite, '^([^:]+):(.+)$')
+  local f = redis.call('HMGET', job_key(job), 'flow_run', 'origin', 'worker_name', 'flow_step', 'flow_attempt', 'flow_exec')
+  redis.call('ZREM', P .. ':leases', composite)
+  if f[1] then
+    local run, queue, worker = f[1], f[2], f[3] or ''
+    leave_worker(job, queue, worker, exec)
+    local r = redis.call('HMGET', run_key(run), 'status', 'job', 'app', 'function', 'state')
+    if r[1] == 'running' and r[2] == job and f[6] == exec then
+      redis.call('HINCRBY', job_key(job), 'flow_losses', 1)
+      unschedule_job(job, queue)
+      redis.call('ZREM', R .. ':failed:' .. queue, job) -- a stock RQ worker may have given it up as failed
+      redis.call('LREM', R .. ':queue:' .. queue, 0, job)
+      queue_job(job, queue, true)
+      note(run, 'lost', f[4], f[5], worker, {job = job, queue = queue})
+      count(r[3], 'recovered|lost_worker||')
+      if f[4] ~= '' then
+        count(r[3], 'attempts|' .. r[4] .. '|lost|' .. step_label(r[3], r[4], string.match(f[4], '^%d+:(.*)$') or f[4]))
+      end
+      set_state(run, r[3], r[4], r[5], 'queued')
+      reaped[#reaped + 1] = job
+      reaped[#reaped + 1] = worker
+    end
+  end
+end
+return reaped

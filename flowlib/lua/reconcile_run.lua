@@ -1,0 +1,31 @@
+#!lua flags=allow-oom
+--#include clock run job
+-- reconcile_run: an unfinished run that nothing would move forward (I4): put the job of its current step back.
+-- Looks again at everything in one stroke, so a run that has moved meanwhile is left alone. A sleep keeps its due time.
+-- KEYS   1 {P}:leases   and those of the libraries
+-- ARGV   1 P  2 R  3 run  4.. the job of its current step, as put_job takes it
+-- reply  1 put back | 0 nothing was wrong
+local run, spec = ARGV[3], {unpack(ARGV, 4, 12)}
+local r = redis.call('HMGET', run_key(run), 'status', 'job', 'app', 'function', 'state', 'due', 'step', 'queue')
+local job, queue = r[2], r[8]
+if r[1] ~= 'running' or job ~= spec[1] then return 0 end
+local f = redis.call('HMGET', job_key(job), 'status', 'flow_exec', 'flow_run')
+if f[3] then
+  if f[2] and is_leased(job, f[2]) then return 0 end
+  if f[1] == 'scheduled' and redis.call('ZSCORE', P .. ':timers', job) then return 0 end
+  if f[1] == 'queued' and redis.call('LPOS', R .. ':queue:' .. queue, job) then return 0 end
+end
+redis.call('LREM', R .. ':queue:' .. queue, 0, job)
+unschedule_job(job, queue)
+local due = tonumber(r[6])
+local later = due and due > NOW
+if not f[3] then
+  put_job(run, spec, later and 'scheduled' or 'queued', true)
+elseif not later then
+  queue_job(job, queue, true)
+end
+if later then schedule_job(job, queue, due) end
+note(run, 'recovered', r[7], 0, '', {job = job, queue = queue})
+count(r[3], 'recovered|orphan||')
+if not later then set_state(run, r[3], r[4], r[5], 'queued') end
+return 1

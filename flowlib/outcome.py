@@ -1,0 +1,104 @@
+"""How a job looks to RQ, and how an error looks in a record: forms only, nothing is decided or sent here."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import re
+import traceback
+import zlib
+from pathlib import Path
+from typing import Any
+
+from .codec import decode, jsonable
+from .errors import StepFailed
+from .journal import ENTRY, id_of
+from .model import ErrorInfo, Memo
+from .retry import Options
+from .store import JobSpec, Lease
+
+FINISHED, FAILED = "finished", "failed"
+NOTHING = (FINISHED, base64.b64encode(b"null").decode())
+SUPERSEDED = ("canceled", "")  # the function asked for another step than the one that this job was made for
+
+MAX_RESULT = 4096  # bytes of a memo that are shown to RQ's tools; larger ones are in the run's memo only
+MAX_MESSAGE = 4096
+MAX_TRACEBACK = 16 * 1024
+
+_SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,60}")
+_OURS = str(Path(__file__).parent)
+_GRACE = 60  # seconds by which RQ's own timeout of a job lies behind ours
+
+RUN_STEP = "flowlib.job.run_step"
+
+
+def of_entry(step: str) -> tuple[str, str]:
+    return NOTHING if step == ENTRY else SUPERSEDED
+
+
+def of_memo(memo: Memo) -> tuple[str, str]:
+    """(status, outcome) of the job whose step has this memo, as RQ's Result stores it."""
+    if memo.error is not None:
+        return of_error(memo.error)
+    if len(memo.value) > MAX_RESULT:
+        shown: Any = f"<{len(memo.value)} bytes, see the run's memo>"
+    else:
+        shown = jsonable(decode(memo.value))
+        if shown is None:
+            return NOTHING
+    return FINISHED, base64.b64encode(json.dumps(shown).encode()).decode()
+
+
+def of_error(error: ErrorInfo) -> tuple[str, str]:
+    told = error.traceback or f"{error.type}: {error.message}"
+    return FAILED, base64.b64encode(zlib.compress(told.encode("utf-8", "backslashreplace"))).decode()
+
+
+def describe(error: BaseException, step: str | None, attempt: int) -> ErrorInfo:
+    """An error as it is stored, without the engine's own frames. A step's failure that went through keeps its origin."""
+    if isinstance(error, StepFailed):
+        return ErrorInfo(error.type, error.message, error.traceback, error.step, error.attempt)
+    told = traceback.TracebackException.from_exception(error)
+    _drop_our_frames(told)
+    trace = "".join(told.format())
+    if len(trace) > MAX_TRACEBACK:
+        trace = f"{trace[: MAX_TRACEBACK // 2]}\n… ({len(trace)} characters) …\n{trace[-MAX_TRACEBACK // 2 :]}"
+    try:
+        message = str(error)
+    except Exception as broken:
+        message = f"<its __str__ raised {type(broken).__name__}>"
+    return ErrorInfo(type(error).__name__, message[:MAX_MESSAGE], trace, step, attempt)
+
+
+def _drop_our_frames(told: traceback.TracebackException) -> None:
+    told.stack[:] = [frame for frame in told.stack if not frame.filename.startswith(_OURS)]
+    for below in (told.__cause__, told.__context__):
+        if below is not None:
+            _drop_our_frames(below)
+
+
+def job_id(run: str, key: str) -> str:
+    """RQ takes letters, digits, `_` and `-`; a step id that has anything else is shortened and told apart by a hash."""
+    if key == ENTRY:
+        return run
+    occurrence, _, step_id = key.partition(":")
+    if occurrence == "1" and _SAFE_ID.fullmatch(step_id):
+        return f"{run}-{step_id}"
+    readable = re.sub(r"[^A-Za-z0-9_]+", "-", step_id)[:40].strip("-")
+    return f"{run}-{readable}-{hashlib.sha1(key.encode('utf-8', 'surrogatepass')).hexdigest()[:10]}"
+
+
+def job_spec(lease: Lease, location: str, key: str, kind: str, options: Options, queue: str) -> JobSpec:
+    return make_job(lease.app, lease.function, lease.run, location, key, kind, options.timeout, options.queue or queue)
+
+
+def make_job(
+    app: str, function: str, run: str, location: str, key: str, kind: str, timeout: float | None, queue: str
+) -> JobSpec:
+    """The RQ job of a step: a JSON envelope and a description that people can read."""
+    data = json.dumps([RUN_STEP, None, [run, id_of(key), location], {}]).encode()
+    told = f"{app}/{function}: {id_of(key) or 'start'}".encode("utf-8", "replace").decode()
+    whole = -1 if timeout is None else math.ceil(timeout) + _GRACE
+    return JobSpec(job_id(run, key), key, kind, queue, whole, data, told)

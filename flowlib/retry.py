@@ -1,0 +1,140 @@
+"""When to try again: options, back-off, and the verdict on a failed attempt.
+
+Pure: the random number arrives as an argument, and nothing here waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from .errors import ConfigError, NondeterminismError, NonRetriable, PayloadError, RetryAfter, StepFailed, WorkerLost
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ATTRIBUTE = "__flow_options__"
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait before the next attempt: `first` seconds, times `factor` after each failure, at most `cap`.
+
+    With `jitter` (the default) the wait is drawn evenly from 0 to that figure, so that a crowd of failures spreads out.
+
+    >>> @app.function(on="order.placed", backoff=Backoff(first=1, cap=60))
+    """
+
+    first: float = 10.0
+    factor: float = 2.0
+    cap: float = 3600.0
+    jitter: bool = True
+
+    def __post_init__(self) -> None:
+        if self.first < 0 or self.factor < 1 or self.cap < 0:
+            raise ConfigError(f"{self}: first and cap must be >= 0 seconds, factor >= 1")
+
+    def delay(self, failures: int, roll: float) -> float:
+        """Seconds to wait after the `failures`-th failed attempt; `roll` is a random number from [0, 1)."""
+        try:
+            full = min(self.cap, self.first * self.factor ** (failures - 1))
+        except OverflowError:
+            full = self.cap
+        return full * roll if self.jitter else full
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Settings of a step. `None` means: as the step function says, else as the function says, else the default."""
+
+    retries: int | None = None
+    backoff: Backoff | None = None
+    timeout: float | None = None
+    queue: str | None = None
+
+    def over(self, lower: Options) -> Options:
+        """These settings, completed by those of `lower`."""
+        missing = {f.name: getattr(lower, f.name) for f in fields(self) if getattr(self, f.name) is None}
+        return replace(self, **missing) if missing else self
+
+
+DEFAULTS = Options(retries=4, backoff=Backoff())
+
+
+def make_options(
+    where: str,
+    *,
+    retries: int | None = None,
+    backoff: Backoff | float | timedelta | None = None,
+    timeout: float | timedelta | None = None,
+    queue: str | None = None,
+) -> Options:
+    """Options from what a user wrote; a bare number as back-off means the same wait each time. Raises ConfigError."""
+    if retries is not None and (isinstance(retries, bool) or not isinstance(retries, int) or retries < 0):
+        raise ConfigError(f"{where}: retries must be a whole number >= 0, got {retries!r}")
+    if isinstance(timeout, timedelta):
+        timeout = timeout.total_seconds()
+    if timeout is not None and not timeout > 0:
+        raise ConfigError(f"{where}: timeout must be more than 0 seconds, got {timeout!r}")
+    if isinstance(backoff, timedelta):
+        backoff = backoff.total_seconds()
+    if isinstance(backoff, int | float):
+        if backoff < 0:
+            raise ConfigError(f"{where}: backoff must be >= 0 seconds, got {backoff!r}")
+        backoff = Backoff(first=backoff, factor=1.0, cap=backoff, jitter=False)
+    if queue is not None and (not queue or len(queue) > 100 or any(c in queue for c in "|\n\r ,")):
+        raise ConfigError(f"{where}: {queue!r} is no queue name: 1 to 100 characters, no blank, comma, bar or line end")
+    return Options(retries, backoff, None if timeout is None else float(timeout), queue)
+
+
+def step_options(
+    *,
+    retries: int | None = None,
+    backoff: Backoff | float | timedelta | None = None,
+    timeout: float | timedelta | None = None,
+    queue: str | None = None,
+) -> Callable[[F], F]:
+    """Attach default options to a step function; `step.options(...)` overrides them for one call.
+
+    `retries` after the first attempt; `backoff` a `Backoff`, or seconds; `timeout` of one attempt in seconds, or a
+    timedelta; `queue` a queue's name. Raises ConfigError.
+
+    >>> @step_options(retries=8, timeout=30)
+    ... def enrich(key: str) -> str: ...
+    """
+
+    def attach(fn: F) -> F:
+        options = make_options(
+            f"step_options of {getattr(fn, '__name__', fn)!r}",
+            retries=retries, backoff=backoff, timeout=timeout, queue=queue,
+        )  # fmt: skip
+        setattr(fn, ATTRIBUTE, options)
+        return fn
+
+    return attach
+
+
+def options_of(fn: object) -> Options:
+    """The options that `step_options` attached to a step function, also through functools.partial."""
+    found = getattr(fn, ATTRIBUTE, None) or getattr(getattr(fn, "func", None), ATTRIBUTE, None)
+    return found if isinstance(found, Options) else Options()
+
+
+FINAL = (NonRetriable, PayloadError, ConfigError, NondeterminismError, StepFailed, WorkerLost)
+
+
+def retry_delay(error: BaseException, attempt: int, options: Options, roll: float) -> float | None:
+    """Seconds until the next attempt after `attempt` failed with `error`; None when there is to be none.
+
+    What says that it cannot get better is not tried again: NonRetriable, a value that cannot be stored, and a
+    StepFailed, whose step has had all its attempts already.
+    """
+    if isinstance(error, FINAL):
+        return None
+    assert options.retries is not None and options.backoff is not None
+    if attempt > options.retries:
+        return None
+    if isinstance(error, RetryAfter):
+        return error.delay
+    return options.backoff.delay(attempt, roll)

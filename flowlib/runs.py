@@ -1,0 +1,256 @@
+"""Reading runs for people and programs: lists, one run, its history, its result; and ending one from outside.
+
+Reads what the scripts wrote; writes nothing itself. The same for the API and the command line.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import msgpack
+import redis
+
+from .codec import annotation_of, decode
+from .errors import NotFound, RunCancelled, RunEnded, RunFailed, RunTimeout
+from .function import Function
+from .journal import id_of
+from .model import CANCELLED, COMPLETED, ENDED, FAILED, UNSENT, Event, HistoryEntry, Run
+from .store import Store, text, unpack_error
+from .timeline import steps_of
+from .wire import explain
+
+CHUNK = 500
+Listed = list  # `Runs.list` hides the builtin inside the class
+
+
+class Runs:
+    """The runs of one app, or of all apps. `app.runs` is one of these.
+
+    >>> for run in app.runs.list(status="failed", since=timedelta(hours=1)):
+    ...     print(run.id, run.error.message)
+    """
+
+    def __init__(self, store: Callable[[], Store], app: str | None, functions: Mapping[str, Function]) -> None:
+        self._store = store
+        self._app = app
+        self._functions = functions
+
+    def list(
+        self,
+        *,
+        status: str | None = None,
+        function: str | None = None,
+        event: str | None = None,
+        since: datetime | timedelta | None = None,
+        limit: int = 100,
+    ) -> Listed[Run]:
+        """The newest runs first. `event` is an event's name or id; `since` a datetime, or how long ago at most.
+
+        >>> app.runs.list(function="import-contacts", event="upload-17")
+        """
+        oldest = _milliseconds(since)
+        found: Listed[Run] = []
+        for run in self._newest_first(oldest):
+            if (
+                (status is None or status in (run.status, run.state))
+                and (function is None or run.function == function)
+                and (event is None or event in (run.event.name, run.event.id))
+            ):
+                found.append(run)
+                if len(found) == limit:
+                    break
+        return found
+
+    def get(self, run_id: str) -> Run:
+        """One run with its steps and attempts. Raises NotFound.
+
+        >>> app.runs.get(run_id).steps[0].attempts
+        """
+        store = self._store()
+        with _Explained(store):
+            record = cast(dict[bytes, bytes], store.client.hgetall(store.keys.run(run_id)))
+        if not record or (self._app is not None and record[b"app"].decode() != self._app):
+            raise NotFound(f"run {run_id!r} does not exist: `flow runs` lists those that do")
+        run = self._run(run_id, record, with_data=True)
+        return _with(run, steps=steps_of(self.history(run_id)))
+
+    def history(self, run_id: str, start: int = 0) -> Listed[HistoryEntry]:
+        """What happened to a run, in order, log lines included; `start` skips entries.
+
+        The list is bounded: `run.dropped` says how many of the oldest are gone.
+
+        >>> [entry.detail["text"] for entry in app.runs.history(run_id) if entry.kind == "log"]
+        """
+        store = self._store()
+        with _Explained(store):
+            raw = cast(Listed[bytes], store.client.lrange(store.keys.history(run_id), start, -1))
+        return [_entry(line) for line in raw]
+
+    def outputs(self, run_id: str) -> dict[str, Any]:
+        """What each step returned, by step id, as stored (without its type); a step that failed is left out."""
+        store = self._store()
+        with _Explained(store):
+            memos = cast(dict[bytes, bytes], store.client.hgetall(store.keys.memo(run_id)))
+        return {id_of(text(key)): decode(memo[1:]) for key, memo in memos.items() if memo[:1] == b"v"}
+
+    def result(self, run_id: str, timeout: timedelta | float | None = None) -> Any:
+        """Wait for the run to end and return what its function returned; `timeout` in seconds or as a timedelta.
+
+        Raises RunFailed, RunCancelled, RunTimeout (the run goes on) and NotFound.
+
+        >>> total = app.runs.result(run_id, timeout=30)
+        """
+        if isinstance(timeout, timedelta):
+            timeout = timeout.total_seconds()
+        run = self._wait(run_id, timeout)
+        if run.status == COMPLETED:
+            return run.result
+        if run.status == CANCELLED:
+            raise RunCancelled(run_id, run.reason)
+        assert run.status == FAILED and run.error is not None
+        error = run.error
+        raise RunFailed(run_id, error.type, error.message, error.traceback, error.step, error.attempt)
+
+    def cancel(self, run_id: str, reason: str = "") -> None:
+        """End a run from outside: nothing of it is left in a queue; a body that is running is interrupted.
+
+        Raises NotFound, and RunEnded when it has ended already.
+
+        >>> app.runs.cancel(run_id, reason="duplicate order")
+        """
+        self.get(run_id)
+        store = self._store()
+        with _Explained(store):
+            verdict, *more = store.cancel_run(run_id, reason)
+        if verdict == "unknown":
+            raise NotFound(f"run {run_id!r} does not exist: `flow runs` lists those that do")
+        if verdict == "ended":
+            raise RunEnded(run_id, more[0])
+        job, worker = more
+        if worker:
+            from rq.command import send_command
+
+            send_command(store.client, worker, "stop-job", job_id=job)
+
+    def of_event(self, event_id: str) -> Listed[str]:
+        """Ids of the runs that an event id has started, as long as its idempotency window lasts.
+
+        >>> app.runs.of_event("upload-17")
+        """
+        store = self._store()
+        with _Explained(store):
+            names = {app: cast(set[bytes], store.client.hkeys(store.keys.functions(app))) for app in self._apps()}
+            asked = [store.keys.once(app, text(fn), event_id) for app, fns in names.items() for fn in fns]
+            found = cast(Listed[bytes | None], store.client.mget(asked)) if asked else []
+        return [run.decode() for run in found if run is not None]
+
+    # -- below: reading ----------------------------------------------------------------------------------------------
+
+    def _apps(self) -> Listed[str]:
+        if self._app is not None:
+            return [self._app]
+        store = self._store()
+        return sorted(name.decode() for name in cast(set[bytes], store.client.smembers(store.keys.apps)))
+
+    def _newest_first(self, oldest: float) -> Iterator[Run]:
+        store = self._store()
+        with _Explained(store):
+            apps = self._apps()
+        if len(apps) == 1:
+            yield from self._of_app(apps[0], oldest)
+            return
+        import heapq
+
+        yield from heapq.merge(*(self._of_app(app, oldest) for app in apps), key=lambda run: run.created, reverse=True)
+
+    def _of_app(self, app: str, oldest: float) -> Iterator[Run]:
+        store, start = self._store(), 0
+        while True:
+            with _Explained(store):
+                ids = store.client.zrevrangebyscore(store.keys.runs(app), "+inf", oldest, start=start, num=CHUNK)
+                pipe = store.client.pipeline(transaction=False)
+                for run_id in (names := [i.decode() for i in cast(Listed[bytes], ids)]):
+                    pipe.hgetall(store.keys.run(run_id))
+                records = pipe.execute() if names else []
+            yield from (self._run(i, r) for i, r in zip(names, records, strict=True) if r)
+            if len(names) < CHUNK:
+                return
+            start += CHUNK
+
+    def _wait(self, run_id: str, timeout: float | None) -> Run:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        run = self.get(run_id)
+        if run.status in ENDED:
+            return run
+        store = self._store()
+        with _Explained(store), store.client.pubsub(ignore_subscribe_messages=True) as channel:
+            channel.subscribe(store.keys.ended_channel(run_id))
+            while (run := self.get(run_id)).status not in ENDED:
+                left = 2.0 if deadline is None else min(2.0, deadline - time.monotonic())
+                if left <= 0:
+                    raise RunTimeout(run_id, timeout or 0.0)
+                channel.get_message(timeout=left)
+        return run
+
+    def _run(self, run_id: str, raw: dict[bytes, bytes], with_data: bool = False) -> Run:
+        r = {key.decode(): value for key, value in raw.items()}
+        function, stamp = r["function"].decode(), float(r["event_ts"])
+        known = self._functions.get(function)
+        trigger = known.trigger_for(text(r["event_name"])) if known else None
+        data = _lenient(r["data"], trigger.type if trigger else Any) if with_data else None
+        event = Event(text(r["event_name"]), data, text(r["event_id"]), _when(stamp) if stamp else UNSENT)
+        result = None
+        if r.get("result"):
+            result = _lenient(r["result"], annotation_of(known.body) if known else Any)
+        return Run(
+            id=run_id, app=r["app"].decode(), function=function, status=r["status"].decode(), state=r["state"].decode(),
+            event=event, created=_when(float(r["created"])), ended=_when(float(r["ended"])) if r.get("ended") else None,
+            result=result, error=unpack_error(r["error"]) if r.get("error") else None, reason=text(r.get("reason", b"")),
+            step=id_of(text(r["step"])), attempt=int(r["attempt"]), recorded=int(r["recorded"]),
+            memo_bytes=int(r["bytes"]), dropped=int(r["dropped"]),
+        )  # fmt: skip
+
+
+class _Explained:
+    """Redis errors as ServerError."""
+
+    def __init__(self, store: Store) -> None:
+        self._url = store.url
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, at: object) -> None:
+        if isinstance(error, redis.RedisError):
+            raise explain(error, self._url) from None
+
+
+def _with(run: Run, **changes: Any) -> Run:
+    from dataclasses import replace
+
+    return replace(run, **changes)
+
+
+def _lenient(raw: bytes, as_: Any) -> Any:
+    """Stored data that does not fit today's types is shown as it is stored."""
+    try:
+        return decode(raw, as_)
+    except Exception:
+        return decode(raw)
+
+
+def _entry(raw: bytes) -> HistoryEntry:
+    at, kind, step, attempt, worker, detail = msgpack.unpackb(raw, strict_map_key=False, unicode_errors="surrogatepass")
+    return HistoryEntry(at / 1000, kind, step, int(attempt), worker, detail if isinstance(detail, dict) else {})
+
+
+def _when(ms: float) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def _milliseconds(since: datetime | timedelta | None) -> float:
+    if since is None:
+        return 0
+    return (datetime.now(UTC) - since if isinstance(since, timedelta) else since).timestamp() * 1000

@@ -1,0 +1,241 @@
+"""`Step` and `AsyncStep`: what the user's function is given. Thin faces; they differ by `await` and by nothing else.
+
+A call begins an operation, which raises `Interrupt` when the function must stop here because another job, later, goes on
+from this place. What is *open* runs now, as an attempt; in any case the value is what was stored, so that the first pass
+sees what every replay sees (I8).
+
+Pure: no Redis, no RQ, no clock, no randomness. The `Frame` behind a face is the engine's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
+
+from .errors import ConfigError
+from .journal import RUN, SLEEP
+from .retry import Backoff, Options, make_options
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LONGEST_SLEEP = timedelta(days=366)
+
+
+class Call(Protocol):
+    """One operation that the function asked for."""
+
+    @property
+    def open(self) -> bool: ...
+    def attempt(self) -> AbstractContextManager[None]:
+        """Around the body: bounded by the timeout, its failure becomes Interrupt or StepFailed, its `result` the memo."""
+        ...
+
+    def set(self, result: Any) -> None: ...
+    def value(self) -> Any: ...
+
+
+class Frame(Protocol):
+    """One run's function, alive in this process."""
+
+    run_id: str
+
+    def guard(self, step_id: str) -> None: ...
+    def begin(
+        self, kind: str, step_id: str, target: Callable[..., Any] | None, options: Options, due: Due | None
+    ) -> Call: ...
+    def drive(self, coroutine: Coroutine[Any, Any, T]) -> T: ...
+    @property
+    def attempt(self) -> int: ...
+
+
+class Due:
+    """When a sleep ends: after a delay, counted by the server from the moment it is recorded, or at a fixed time."""
+
+    __slots__ = ("delay_ms", "until_ms")
+
+    def __init__(self, *, delay_ms: float | None = None, until_ms: float | None = None) -> None:
+        self.delay_ms = delay_ms
+        self.until_ms = until_ms
+
+
+class _Face:
+    def __init__(self, frame: Frame, options: Options | None = None) -> None:
+        self._frame = frame
+        self._options = options or Options()
+
+    @property
+    def run_id(self) -> str:
+        """The id of this run, a ULID."""
+        return self._frame.run_id
+
+    @property
+    def attempt(self) -> int:
+        """Which try this is, from 1: of the step inside a step's body, else of the function since its last new step."""
+        return self._frame.attempt
+
+    @property
+    def log(self) -> logging.Logger:
+        """A logger whose lines are kept in the run's history. So are those of any other logger, and of `print`."""
+        return logging.getLogger("flowlib.step")
+
+
+class Step(_Face):
+    """Runs, remembers and spaces out the steps of an ordinary function.
+
+    >>> @app.function(on=uploaded)
+    ... def import_contacts(event: Event[Upload], step: Step) -> int:
+    ...     rows = step.run("enrich", enrich, event.data.key)
+    ...     step.sleep("cooling-off", timedelta(hours=1))
+    ...     return step.run("store", store, rows)
+    """
+
+    def options(
+        self,
+        *,
+        retries: int | None = None,
+        backoff: Backoff | float | timedelta | None = None,
+        timeout: float | timedelta | None = None,
+        queue: str | None = None,
+    ) -> Step:
+        """The same face with other settings for the calls made on it; they override those of the step function.
+
+        `retries` after the first attempt; `backoff` a Backoff, or seconds; `timeout` seconds or a timedelta of one
+        attempt; `queue` where the step's job waits. Raises ConfigError.
+
+        >>> step.options(retries=8, timeout=30).run("undo", undo_import, key)
+        """
+        made = make_options("step.options", retries=retries, backoff=backoff, timeout=timeout, queue=queue)
+        return Step(self._frame, made.over(self._options))
+
+    @overload
+    def run(self, id: str, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
+    def run(self, id: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    def run(self, id: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Run `fn` as a step: tried until it succeeds, then remembered under `id` for the rest of this run.
+
+        Returns what was stored: the value encoded and decoded again to `fn`'s return annotation. An async `fn` is run
+        to its end. Raises StepFailed after the last attempt, and ConfigError for an id that is taken.
+
+        >>> check = step.run("validate-contents", validate_contents, upload.key)
+        """
+        call = self._frame.begin(RUN, id, fn, self._options, None)
+        if call.open:
+            with call.attempt():
+                result = fn(*args, **kwargs)
+                call.set(self._frame.drive(result) if inspect.iscoroutine(result) else result)
+        return call.value()
+
+    def sleep(self, id: str, duration: timedelta | float) -> None:
+        """Go on after `duration` (a timedelta, or seconds; at most 366 days). No worker is held meanwhile.
+
+        The time counts from the moment the sleep is recorded, once, by the server's clock; zero or less returns at once.
+
+        >>> step.sleep("cooling-off", timedelta(hours=1))
+        """
+        if (due := _after(id, duration)) is not None:
+            _pass(self._frame.begin(SLEEP, id, None, self._options, due))
+
+    def sleep_until(self, id: str, when: datetime) -> None:
+        """Go on at `when`, an aware datetime at most 366 days ahead; a time that is past returns at once.
+
+        >>> step.sleep_until("opening", datetime(2027, 1, 1, 9, tzinfo=ZoneInfo("Europe/Berlin")))
+        """
+        _pass(self._frame.begin(SLEEP, id, None, self._options, _at(id, when)))
+
+
+class AsyncStep(_Face):
+    """The same for `async def` functions: the same calls with `await`.
+
+    >>> @app.function(on=uploaded)
+    ... async def import_contacts(event: Event[Upload], step: AsyncStep) -> int:
+    ...     return await step.run("store", store, event.data.key)
+    """
+
+    def __init__(self, frame: Frame, options: Options | None = None, turn: asyncio.Lock | None = None) -> None:
+        super().__init__(frame, options)
+        self._turn = turn or asyncio.Lock()  # coroutines side by side take their steps one after the other
+
+    def options(
+        self,
+        *,
+        retries: int | None = None,
+        backoff: Backoff | float | timedelta | None = None,
+        timeout: float | timedelta | None = None,
+        queue: str | None = None,
+    ) -> AsyncStep:
+        """As `Step.options`.
+
+        >>> await step.options(retries=8).run("undo", undo_import, key)
+        """
+        made = make_options("step.options", retries=retries, backoff=backoff, timeout=timeout, queue=queue)
+        return AsyncStep(self._frame, made.over(self._options), self._turn)
+
+    @overload
+    async def run(self, id: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
+    async def run(self, id: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    async def run(self, id: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """As `Step.run`; `fn` may be sync or async.
+
+        >>> rows = await step.run("enrich", enrich, key)
+        """
+        self._frame.guard(id)
+        async with self._turn:
+            call = self._frame.begin(RUN, id, fn, self._options, None)
+            if call.open:
+                with call.attempt():
+                    result = fn(*args, **kwargs)
+                    call.set(await result if inspect.isawaitable(result) else result)
+            return call.value()
+
+    async def sleep(self, id: str, duration: timedelta | float) -> None:
+        """As `Step.sleep`.
+
+        >>> await step.sleep("cooling-off", 30)
+        """
+        if (due := _after(id, duration)) is not None:
+            self._frame.guard(id)
+            async with self._turn:
+                _pass(self._frame.begin(SLEEP, id, None, self._options, due))
+
+    async def sleep_until(self, id: str, when: datetime) -> None:
+        """As `Step.sleep_until`.
+
+        >>> await step.sleep_until("opening", when)
+        """
+        self._frame.guard(id)
+        async with self._turn:
+            _pass(self._frame.begin(SLEEP, id, None, self._options, _at(id, when)))
+
+
+def _pass(call: Call) -> None:
+    """A sleep whose job is due is over: there is no body to run."""
+    if call.open:
+        with call.attempt():
+            call.set(None)
+
+
+def _after(id: str, duration: timedelta | float) -> Due | None:
+    if not isinstance(duration, timedelta):
+        try:
+            duration = timedelta(seconds=duration)
+        except (TypeError, ValueError, OverflowError):
+            raise ConfigError(
+                f"step {id!r}: sleep takes a timedelta or seconds, at most 366 days, got {duration!r}"
+            ) from None
+    if duration > LONGEST_SLEEP:
+        raise ConfigError(f"step {id!r}: {duration} is too long a sleep: at most 366 days")
+    return Due(delay_ms=duration.total_seconds() * 1000) if duration > timedelta(0) else None
+
+
+def _at(id: str, when: datetime) -> Due:
+    if not isinstance(when, datetime) or when.tzinfo is None:
+        raise ConfigError(f"step {id!r}: sleep_until takes an aware datetime (with a tzinfo), got {when!r}")
+    return Due(until_ms=when.timestamp() * 1000)

@@ -1,0 +1,337 @@
+"""The only module that speaks Redis: one typed method per transition, each one `.lua` file in one round trip.
+
+Owns connections and the form of what is stored; decides nothing. Reading for people (lists, timelines) is in `runs.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import msgpack
+import redis
+
+from .errors import ServerError
+from .function import Function
+from .keys import Keys
+from .model import ErrorInfo, Memo
+from .wire import FOREVER, Packed, Wire, explain, script
+
+MIN_SERVER = (7, 0)
+PATIENCE = 5.0  # seconds that a producer waits for Redis
+STEP_RESULT_TTL = 60  # seconds that RQ keeps a finished step's job and result; the memo lives with the run
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """A job that is to be created: `data` is RQ's envelope, JSON; `timeout` whole seconds or -1."""
+
+    id: str
+    step: str
+    kind: str
+    queue: str
+    timeout: int
+    data: bytes
+    description: str
+    result_ttl: int = STEP_RESULT_TTL
+    failure_ttl: int = 7 * 86400
+
+    def args(self) -> tuple[Any, ...]:
+        return (
+            self.id, self.step, self.kind, self.queue, self.timeout, self.data, self.description,
+            self.result_ttl, self.failure_ttl,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A worker's right to run a job: whoever holds `exec` may write (I2)."""
+
+    worker: str
+    exec: str
+    job: str
+    run: str
+    app: str
+    function: str
+    queue: str
+
+    @property
+    def composite(self) -> str:
+        return f"{self.job}:{self.exec}"
+
+
+@dataclass(slots=True)
+class Claim:
+    """A job that this worker may run now, with all it takes to replay its run."""
+
+    lease: Lease
+    step: str
+    kind: str
+    attempt: int
+    calls: int
+    losses: int
+    waited: float
+    record: dict[str, bytes]
+    memos: dict[str, Memo]
+    bytes: int
+
+
+class Store:
+    """Transitions on one Redis. Each thread gets a connection of its own; `patience` is how long to wait for Redis."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        keys: Keys | None = None,
+        patience: float = PATIENCE,
+        give_up: Callable[[], bool] = lambda: False,
+        wire: type[Wire] = Wire,
+        client: redis.Redis | None = None,
+    ) -> None:
+        self.url = url
+        self.keys = keys or Keys()
+        self._patience = patience
+        self._give_up = give_up
+        self._wire_class = wire
+        try:
+            self.client = client or redis.Redis.from_url(url, **_connection_options(url))
+        except ValueError as error:
+            raise ServerError(f"{url!r} is no Redis URL: {error}; e.g. redis://127.0.0.1:6379/0") from None
+        self._local = threading.local()
+        self._prefixes = (self.keys.prefix, self.keys.rq)
+        self._key = self.keys.leases.encode()
+
+    @property
+    def wire(self) -> Wire:
+        wire: Wire | None = getattr(self._local, "wire", None)
+        if wire is None:
+            wire = self._local.wire = self._wire_class(
+                self.client.connection_pool, patience=self._patience, give_up=self._give_up
+            )
+        return wire
+
+    def close(self) -> None:
+        self.wire.close()
+        self.client.close()
+
+    def check_server(self) -> str:
+        """The server's version. Raises ServerError when it cannot be used."""
+        try:
+            info = cast(dict[str, Any], self.client.info("server"))
+        except redis.RedisError as error:
+            raise explain(error, self.url) from None
+        version = str(info.get("valkey_version") or info.get("redis_version", "0"))
+        if tuple(int(part) for part in version.split(".")[:2]) < MIN_SERVER:
+            raise ServerError(f"Redis {version} is too old: flowlib needs Redis 7.0 or newer, or any Valkey")
+        return version
+
+    def _pack(self, name: str, *args: Any, key: bytes | None = None) -> Packed:
+        return script(name).pack(key or self._key, (*self._prefixes, *args))
+
+    def _call(self, name: str, *args: Any, key: str | None = None) -> Any:
+        return self.wire.call(self._pack(name, *args, key=None if key is None else key.encode()))
+
+    def register_app(self, app: str, functions: Mapping[str, Function]) -> None:
+        """Tell tools that do not import the app what it declares; functions that are gone are forgotten."""
+        key = self.keys.functions(app)
+        described = {name: json.dumps(function.describe()) for name, function in functions.items()}
+        with self.client.pipeline() as pipe:
+            pipe.sadd(self.keys.apps, app).delete(key).hset(key, mapping=described)
+            pipe.execute()
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def send_events(self, events: Sequence[tuple[str, str, bytes, int]]) -> None:
+        """Append (id, name, data, ts in ms or 0) to the stream: all of them, or none."""
+        try:
+            self._call("send_events", *(part for event in events for part in event), key=self.keys.events)
+        except redis.RedisError as error:
+            raise explain(error, self.url) from None
+
+    def join_events(self, app: str) -> bool:
+        return bool(self._call("join_events", app, key=self.keys.events))
+
+    def settle_event(self, app: str, entry: str, label: str) -> Packed:
+        return self._pack("settle_event", app, entry, label, key=self.keys.events.encode())
+
+    def trim_events(self, retention_ms: int) -> int:
+        return int(self._call("trim_events", retention_ms, key=self.keys.events))
+
+    def start_run(
+        self, fn: Function, run: str, event: tuple[str, str, bytes, int], location: str, spec: JobSpec
+    ) -> Packed:
+        """Packed, so that a dispatcher sends a whole batch at once; the reply is [1 or 0, run id]."""
+        event_id, name, data, ts = event
+        window, retention = int(fn.idempotency.total_seconds() * 1000), int(fn.retention.total_seconds())
+        return self._pack(
+            "start_run", fn.app, fn.name, event_id, name, ts, data, run, window, retention, location, *spec.args()
+        )
+
+    def send_all(self, batch: list[Packed]) -> list[Any]:
+        return self.wire.call_all(batch)
+
+    # -- a job's life ------------------------------------------------------------------------------------------------
+
+    def claim_job(self, worker: str, exec: str, lease_ms: int, queues: Iterable[str]) -> Claim | str:
+        """A job, or why there is none: `idle`, `suspended` or `foreign`."""
+        reply = self._call("claim_job", worker, exec, lease_ms, *queues)
+        return reply.decode() if isinstance(reply, bytes) else _claim(reply, worker, exec)
+
+    def adopt_job(self, worker: str, exec: str, lease_ms: int, job: str, held: str = "") -> Claim | str:
+        """The lease of a job that a stock RQ worker has popped, or why not: `unknown`, `stale` or `leased`."""
+        reply = self._call("adopt_job", worker, exec, lease_ms, job, held)
+        return reply.decode() if isinstance(reply, bytes) else _claim(reply, worker, exec)
+
+    def commit_step(
+        self,
+        lease: Lease,
+        step: str,
+        memo: bytes,
+        *,
+        attempt: int,
+        outcome: str,
+        seconds: str,
+        label: str,
+        lines: bytes,
+    ) -> None:
+        """Posted: on its way before the function goes on (I9); the verdict is read with the next transition."""
+        ours = (lease.worker, lease.exec, lease.job, lease.run, lease.app, lease.function)
+        self.wire.post(self._pack("commit_step", *ours, step, memo, attempt, outcome, seconds, label, lines))
+
+    def chain_job(
+        self,
+        lease: Lease,
+        recorded: str,
+        ended: tuple[str, str],
+        mode: str,
+        spec: JobSpec,
+        *,
+        exec: str = "",
+        lease_ms: int = 0,
+        sleep_ms: str = "",
+        until_ms: str = "",
+        lines: bytes = b"",
+    ) -> str:
+        """`placed`, `queued`, `scheduled`, `fenced` or `unrecorded`. `ended` is the old job's status and RQ outcome."""
+        ours = (lease.worker, lease.exec, lease.job, lease.run, lease.app, lease.function, lease.queue)
+        reply = self._call(
+            "chain_job", *ours, recorded, *ended, mode, exec, lease_ms, sleep_ms, until_ms, lines, *spec.args()
+        )
+        return cast(str, reply.decode())
+
+    def fail_attempt(
+        self,
+        lease: Lease,
+        step: str,
+        error: ErrorInfo,
+        *,
+        level: str,
+        attempt: int,
+        delay_ms: int,
+        outcome: str,
+        seconds: float,
+        label: str,
+        lines: bytes,
+    ) -> str:
+        """`retrying` or `fenced`. `level` is `step`, or `function` for an error between steps."""
+        ours = (lease.worker, lease.exec, lease.job, lease.run, lease.app, lease.function, lease.queue)
+        packed = msgpack.packb(error.as_dict(), unicode_errors="surrogatepass")
+        reply = self._call(
+            "fail_attempt", *ours, level, attempt, delay_ms, packed, outcome, f"{seconds:.6f}", label, lines, step
+        )  # fmt: skip
+        return cast(str, reply.decode())
+
+    def finish_run(
+        self,
+        lease: Lease,
+        recorded: str,
+        ended: tuple[str, str],
+        status: str,
+        *,
+        result: bytes = b"",
+        error: ErrorInfo | None = None,
+        lines: bytes = b"",
+    ) -> str:
+        """`finished`, `fenced` or `unrecorded`."""
+        ours = (lease.worker, lease.exec, lease.job, lease.run, lease.queue)
+        packed = b"" if error is None else msgpack.packb(error.as_dict(), unicode_errors="surrogatepass")
+        return cast(str, self._call("finish_run", *ours, recorded, *ended, status, result, packed, lines).decode())
+
+    def release_job(self, lease: Lease, reason: str, *, delay_ms: int = 0, lines: bytes = b"") -> str:
+        ours = (lease.worker, lease.exec, lease.job, lease.run, lease.queue)
+        return cast(str, self._call("release_job", *ours, delay_ms, reason, lines).decode())
+
+    def cancel_run(self, run: str, reason: str) -> tuple[str, ...]:
+        """('unknown',), ('ended', status) or ('cancelled', job, worker that runs it or '')."""
+        return tuple(part.decode() for part in self._call("cancel_run", run, reason))
+
+    # -- keeping house -----------------------------------------------------------------------------------------------
+
+    def renew_leases(self, worker: str, lease_ms: int, worker_ttl: int, held: Iterable[str]) -> tuple[bool, list[str]]:
+        """Heartbeat: is the worker still registered with RQ, and which leases were lost."""
+        registered, *lost = self._call("renew_leases", worker, lease_ms, worker_ttl, *held)
+        return bool(registered), [composite.decode() for composite in lost]
+
+    def add_lines(self, lease: Lease, lines: bytes) -> None:
+        """Log lines of a step that is still running."""
+        self._call("add_lines", lease.worker, lease.run, lines)
+
+    def keep_house(self, worker: str, ms: int) -> bool:
+        return bool(self._call("keep_house", worker, ms, key=self.keys.housekeeper))
+
+    def fire_due(self, at_most: int = 100) -> tuple[int, int]:
+        """How many timers were fired, and the ms until the next is due (-1: none)."""
+        fired, wait = self._call("fire_due", at_most, key=self.keys.timers)
+        return int(fired), int(wait)
+
+    def reap(self, at_most: int = 100) -> list[tuple[str, str]]:
+        """Jobs of dead workers that were put back, each with the worker that had it."""
+        flat = [part.decode() for part in self._call("reap", at_most)]
+        return list(zip(flat[::2], flat[1::2], strict=True))
+
+    def reconcile_run(self, run: str, spec: JobSpec) -> bool:
+        return bool(self._call("reconcile_run", run, *spec.args()))
+
+
+def _connection_options(url: str) -> dict[str, Any]:
+    return {} if url.startswith("unix") else {"socket_keepalive": True}
+
+
+def _claim(reply: list[Any], worker: str, exec: str) -> Claim:
+    job, queue, step, kind, attempt, calls, losses, waited, record, memos = reply
+    run = {k.decode(): v for k, v in zip(record[::2], record[1::2], strict=True)}
+    lease = Lease(
+        worker, exec, job.decode(), job[:26].decode(), run["app"].decode(), run["function"].decode(), queue.decode()
+    )
+    known = {text(k): unpack_memo(v) for k, v in zip(memos[::2], memos[1::2], strict=True)}
+    return Claim(
+        lease, text(step), kind.decode(), int(attempt), int(calls), int(losses), float(waited), run, known,
+        sum(map(len, memos[1::2])),
+    )  # fmt: skip
+
+
+def text(raw: bytes) -> str:
+    """Ids and names come back as they were written, lone surrogates included."""
+    return raw.decode("utf-8", "surrogatepass")
+
+
+def pack_memo(memo: Memo) -> bytes:
+    """One byte for what it is, then the value as the codec wrote it, or the error."""
+    if memo.error is None:
+        return b"v" + memo.value
+    return b"e" + cast(bytes, msgpack.packb(memo.error.as_dict(), unicode_errors="surrogatepass"))
+
+
+def unpack_memo(raw: bytes) -> Memo:
+    return Memo(raw[1:]) if raw[:1] == b"v" else Memo(error=unpack_error(raw[1:]))
+
+
+def unpack_error(raw: bytes) -> ErrorInfo:
+    return ErrorInfo.from_dict(msgpack.unpackb(raw, unicode_errors="surrogatepass"))
+
+
+__all__ = ["FOREVER", "Claim", "JobSpec", "Lease", "Store"]

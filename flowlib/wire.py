@@ -1,0 +1,227 @@
+"""One connection to Redis for one thread: scripts go out, replies come back, and trouble is waited out.
+
+A command may be *posted*: it is sent at once and its reply is read with that of the next `call`. Every script is
+idempotent, so whatever was not answered (connection cut, Redis restarted, script cache empty, memory full) is sent
+again, in order, until a verdict comes or `patience` ends.
+
+Knows nothing of runs or steps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import time
+from collections.abc import Callable
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import redis
+from redis.exceptions import (
+    AuthenticationError,
+    ConnectionError,
+    NoScriptError,
+    ResponseError,
+    TimeoutError,
+)
+
+from .errors import ServerError
+
+log = logging.getLogger("flowlib")
+
+FOREVER = float("inf")
+_FIRST_WAIT, _LONGEST_WAIT = 0.02, 1.0
+_PASSING = (
+    "LOADING",
+    "BUSY",
+    "TRYAGAIN",
+    "READONLY",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "OOM",
+    "MISCONF",
+    "NOREPLICAS",
+    "NOTBUSY",
+)
+
+Packed = tuple[bytes, "Script | None"]
+
+
+class Script:
+    """A `.lua` file with the libraries that its `--#include` line names in front of it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.source = _assemble(name)
+        self.sha = hashlib.sha1(self.source).hexdigest().encode()
+        self._head = b"$7\r\nEVALSHA\r\n$40\r\n%s\r\n$1\r\n1\r\n" % self.sha
+
+    def pack(self, key: bytes, args: tuple[Any, ...]) -> Packed:
+        return b"*%d\r\n%s%s" % (len(args) + 4, self._head, _pack_all((key, *args))), self
+
+
+@cache
+def script(name: str) -> Script:
+    return Script(name)
+
+
+def _assemble(name: str) -> bytes:
+    folder = resources.files("flowlib") / "lua"
+    shebang, rest = (folder / f"{name}.lua").read_text().split("\n", 1)
+    named = re.match(r"--#include (.*)\n", rest)
+    libraries = named[1].split() if named else []
+    return "\n".join([shebang, *((folder / "lib" / f"{lib}.lua").read_text() for lib in libraries), rest]).encode()
+
+
+def _pack_all(args: tuple[Any, ...]) -> bytes:
+    out = []
+    for arg in args:
+        if type(arg) is not bytes:
+            arg = arg.encode("utf-8", "surrogatepass") if type(arg) is str else str(arg).encode()
+        out.append(b"$%d\r\n%s\r\n" % (len(arg), arg))
+    return b"".join(out)
+
+
+def command(*args: Any) -> Packed:
+    """Any other command; it has to be one that may be sent twice."""
+    return b"*%d\r\n%s" % (len(args), _pack_all(args)), None
+
+
+class Wire:
+    """Not thread-safe: one per thread. `give_up` is asked between tries; True ends the waiting with ConnectionError."""
+
+    def __init__(
+        self,
+        pool: redis.ConnectionPool,
+        *,
+        patience: float = FOREVER,
+        give_up: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._pool = pool
+        self._patience = patience
+        self._give_up = give_up
+        self._connection: Any = None
+        self._unanswered: list[Packed] = []
+
+    def post(self, packed: Packed) -> None:
+        """Send now, read the reply later. A failure to send is mended by the next `call`."""
+        self._unanswered.append(packed)
+        try:
+            self._send(packed[0])
+        except (ConnectionError, TimeoutError):
+            self.close()
+
+    def call(self, packed: Packed) -> Any:
+        """Send, and return the reply of this command."""
+        return self.call_all([packed])[-1]
+
+    def call_all(self, batch: list[Packed]) -> list[Any]:
+        """Send all in one go and return their replies, after those of what was posted before.
+
+        Raises ConnectionError or TimeoutError when the patience is used up, ResponseError for what cannot be mended.
+        """
+        posted = len(self._unanswered)
+        fresh = self._connection is not None or not posted
+        self._unanswered += batch
+        todo = batch if fresh else self._unanswered
+        replies: list[Any] = []
+        deadline = time.monotonic() + self._patience
+        wait = _FIRST_WAIT
+        while True:
+            try:
+                self._send(b"".join(packed[0] for packed in todo))
+                replies += self._read(len(self._unanswered) - len(replies))
+                self._unanswered = []
+                return replies
+            except _Again as again:
+                # What was answered before the trouble is settled; the rest goes out again, in order.
+                replies += again.replies
+                problem: Exception = again.problem
+            except (ConnectionError, TimeoutError) as error:
+                self.close()
+                replies, problem = [], error
+            except BaseException:
+                self.close()
+                self._unanswered = []
+                raise
+            todo = self._unanswered[len(replies) :]
+            if isinstance(problem, NoScriptError):
+                continue
+            if isinstance(problem, AuthenticationError) and self._patience != FOREVER:
+                self._unanswered = []
+                raise problem
+            if time.monotonic() + wait > deadline or self._give_up():
+                self._unanswered = []
+                raise problem
+            if wait == _LONGEST_WAIT / 2:
+                log.warning("Redis: %s: waiting for it", problem)
+            time.sleep(wait)
+            wait = min(wait * 2 if wait < _LONGEST_WAIT / 4 else wait + _LONGEST_WAIT / 4, _LONGEST_WAIT)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.disconnect()
+            self._connection = None
+
+    def _send(self, data: bytes) -> None:
+        if self._connection is None:
+            self._connection = self._pool.connection_class(**self._pool.connection_kwargs)
+            self._connection.connect()
+        self._connection.send_packed_command([data], check_health=False)
+
+    def _read(self, expected: int) -> list[Any]:
+        """Replies up to the first that has to be asked for again; that and all later ones are read and forgotten."""
+        replies: list[Any] = []
+        problem: ResponseError | None = None
+        fatal: ResponseError | None = None
+        for _ in range(expected):
+            try:
+                reply = self._connection.read_response()
+                if problem is None:
+                    replies.append(reply)
+            except NoScriptError as error:
+                problem = problem or error
+            except ResponseError as error:
+                if str(error).startswith(_PASSING):
+                    problem = problem or error
+                else:
+                    fatal = fatal or error
+        if fatal is not None:
+            raise fatal
+        if problem is not None:
+            if isinstance(problem, NoScriptError):
+                self._load_scripts()
+            raise _Again(replies, problem)
+        return replies
+
+    def _load_scripts(self) -> None:
+        wanted = {s for _, s in self._unanswered if s is not None}
+        for each in wanted:
+            self._connection.send_packed_command([command("SCRIPT", "LOAD", each.source)[0]], check_health=False)
+        for _ in wanted:
+            self._connection.read_response()
+
+
+class _Again(Exception):
+    def __init__(self, replies: list[Any], problem: ResponseError) -> None:
+        self.replies = replies
+        self.problem = problem
+
+
+def explain(error: Exception, url: str) -> ServerError:
+    """A Redis error as one line with its remedy; a password in the URL is never shown."""
+    shown = re.sub(r"//[^@/]*@", "//…@", url)
+    text = str(error)
+    if isinstance(error, AuthenticationError) or "WRONGPASS" in text or "NOAUTH" in text:
+        return ServerError(f"Redis at {shown} refuses the user name or password: set them in FLOW_REDIS_URL")
+    if "NOPERM" in text:
+        return ServerError(
+            f"Redis at {shown} does not permit what flowlib needs: {text}; see the ACL in deploy/redis.conf"
+        )
+    if "OOM" in text:
+        return ServerError(f"Redis at {shown} is full and refuses new work: raise maxmemory; nothing was stored")
+    if isinstance(error, ResponseError):
+        return ServerError(f"Redis at {shown} says: {text}")
+    return ServerError(f"no Redis at {shown} ({text}): start one, or set FLOW_REDIS_URL or --redis-url")

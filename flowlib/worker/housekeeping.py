@@ -1,0 +1,187 @@
+"""What one worker of all does for everybody: fire timers, put jobs of dead workers back, find stranded runs, trim.
+
+The duty is a short lease in Redis, so a worker that dies with it is replaced within seconds. Nothing here is needed for
+safety twice over: each act is one script that looks again at what it changes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import redis
+
+from ..outcome import make_job
+from ..store import Store, text
+from ..wire import explain
+
+log = logging.getLogger("flowlib.housekeeping")
+
+DUTY_MS = 3000
+BATCH = 100
+CHUNK = 500
+SUSPICION = 5.0  # seconds for which a run must look stranded before it is put back: RQ's own moves are not atomic
+
+
+class Housekeeper:
+    """`run` is the thread's body; the single acts can be called by themselves."""
+
+    def __init__(self, store: Store, worker: str, *, event_retention_ms: int, reconcile_every: float = 15.0) -> None:
+        self.store = store
+        self.worker = worker
+        self._retention_ms = event_retention_ms
+        self._every = {self.reap: 1.0, self.reconcile: reconcile_every, self.tidy: 30.0}
+        self._last: dict[Callable[[], Any], float] = {}
+        self._suspects: dict[str, float] = {}
+        self._cursors: dict[str, int] = {}
+
+    def run(self, stopping: Callable[[], bool]) -> None:
+        channel: Any = None
+        while not stopping():
+            try:
+                if channel is None:
+                    channel = self.store.client.pubsub(ignore_subscribe_messages=True)
+                    channel.subscribe(self.store.keys.timers_channel)
+                channel.get_message(timeout=self._keep_house())
+            except Exception as error:
+                if not stopping():
+                    shown = explain(error, self.store.url) if isinstance(error, redis.RedisError) else repr(error)
+                    log.warning("housekeeping: %s", shown, exc_info=not isinstance(error, redis.RedisError))
+                    time.sleep(0.5)
+                if channel is not None:
+                    channel.close()
+                channel = None
+        if channel is not None:
+            channel.close()
+
+    def resign(self) -> None:
+        """Let another worker have the duty at once."""
+        self.store.keep_house(self.worker, 0)
+
+    def _keep_house(self) -> float:
+        """Do what is due; returns the seconds until the next look."""
+        if not self.store.keep_house(self.worker, DUTY_MS):
+            return DUTY_MS / 3000
+        wait = self.fire()
+        for act, every in self._every.items():
+            if time.monotonic() - self._last.get(act, 0.0) >= every:
+                self._last[act] = time.monotonic()
+                act()
+                wait = min(wait, self.fire())
+        return wait
+
+    def fire(self) -> float:
+        """Fire all timers that are due; returns the seconds until the next one, at most 1."""
+        while True:
+            fired, wait_ms = self.store.fire_due(BATCH)
+            if fired < BATCH:
+                return 1.0 if wait_ms < 0 else min(1.0, wait_ms / 1000)
+
+    def reap(self) -> int:
+        """Put jobs of dead workers back."""
+        reaped = self.store.reap(BATCH)
+        for job, worker in reaped:
+            log.warning("job %s: its worker %s is lost: put back", job, worker)
+        return len(reaped)
+
+    def reconcile(self, suspicion: float = SUSPICION) -> list[str]:
+        """Find unfinished runs with nothing that will move them (I4), and put their current step back.
+
+        Looks at a bounded number of runs per call, round and round; a run must look stranded twice.
+        """
+        now = time.monotonic()
+        suspects: dict[str, float] = {}
+        recovered = []
+        for app in cast(set[bytes], self.store.client.smembers(self.store.keys.apps)):
+            for run, record in self._stranded(app.decode()):
+                since = suspects[run] = self._suspects.get(run, now)
+                if now - since >= suspicion:
+                    spec = make_job(
+                        app.decode(), record[0], run, record[1], record[2], record[3], None, record[4]
+                    )  # fmt: skip
+                    if self.store.reconcile_run(run, spec):
+                        log.warning("run %s had nothing that would move it: its step was put back", run)
+                        recovered.append(run)
+                        del suspects[run]
+        self._suspects = suspects
+        return recovered
+
+    def _stranded(self, app: str) -> list[tuple[str, list[str]]]:
+        client, keys = self.store.client, self.store.keys
+        cursor, found = client.zscan(keys.active(app), self._cursors.get(app, 0), count=10 * CHUNK)  # type: ignore[misc]
+        self._cursors[app] = int(cursor)
+        runs = [run.decode() for run, _ in found]
+        stranded = []
+        for start in range(0, len(runs), CHUNK):
+            stranded += self._stranded_of(runs[start : start + CHUNK])
+        queued = {record[4] for _, record, status in stranded if status == "queued"}
+        in_queue = {job for queue in queued for job in self._jobs_in(queue)}
+        return [(run, record) for run, record, status in stranded if status != "queued" or record[5] not in in_queue]
+
+    def _stranded_of(self, runs: list[str]) -> list[tuple[str, list[str], str]]:
+        """Those of the runs whose job is neither leased nor timed, with the job's status; a queue has to be looked at."""
+        client, keys = self.store.client, self.store.keys
+        pipe = client.pipeline(transaction=False)
+        for run in runs:
+            pipe.hmget(keys.run(run), "function", "location", "step", "kind", "queue", "job", "status")
+        records = [(run, [text(v or b"") for v in values]) for run, values in zip(runs, pipe.execute(), strict=True)]
+        records = [(run, record) for run, record in records if record[6] == "running"]
+        pipe = client.pipeline(transaction=False)
+        for _, record in records:
+            pipe.hmget(keys.rq_job(record[5]), "status", "flow_exec")
+            pipe.zscore(keys.timers, record[5])
+        replies = pipe.execute()
+        states = list(zip(replies[::2], replies[1::2], strict=True))
+        pipe = client.pipeline(transaction=False)
+        for (_, record), ((_, exec), _) in zip(records, states, strict=True):
+            pipe.zscore(keys.leases, f"{record[5]}:{(exec or b'').decode()}")
+        leased = pipe.execute()
+        return [
+            (run, record, (status or b"").decode())
+            for (run, record), ((status, _), timed), lease in zip(records, states, leased, strict=True)
+            if lease is None and (timed is None or status != b"scheduled")
+        ]
+
+    def _jobs_in(self, queue: str) -> set[str]:
+        client, key, jobs, start = self.store.client, self.store.keys.rq_queue(queue), set[str](), 0
+        while part := cast(list[bytes], client.lrange(key, start, start + 10 * CHUNK - 1)):
+            jobs.update(job.decode("utf-8", "replace") for job in part)
+            start += len(part)
+        return jobs
+
+    def tidy(self) -> None:
+        """Forget what is over: events that all have read, ended jobs in RQ's registries, expired runs in our index."""
+        client, keys = self.store.client, self.store.keys
+        self.store.trim_events(self._retention_ms)
+        seconds, _ = cast(tuple[int, int], client.time())
+        for queue in cast(set[bytes], client.smembers(keys.queues)):
+            for registry in ("finished", "failed"):
+                client.zremrangebyscore(f"{keys.rq}:{registry}:{queue.decode()}", "-inf", seconds)
+        for app in cast(set[bytes], client.smembers(keys.apps)):
+            self._forget_expired(app.decode())
+            self._forget_consumers(app.decode())
+
+    def _forget_expired(self, app: str) -> None:
+        client, keys = self.store.client, self.store.keys
+        while runs := cast(list[bytes], client.zrange(keys.runs(app), 0, CHUNK - 1)):
+            pipe = client.pipeline(transaction=False)
+            for run in runs:
+                pipe.exists(keys.run(run.decode()))
+            gone = [run for run, exists in zip(runs, pipe.execute(), strict=True) if not exists]
+            if gone:
+                client.zrem(keys.runs(app), *gone)
+            if len(gone) < CHUNK:
+                return
+
+    def _forget_consumers(self, app: str) -> None:
+        """Consumers of dead workers, once nothing is pending with them."""
+        client, keys = self.store.client, self.store.keys
+        try:
+            consumers = cast(list[dict[str, Any]], client.xinfo_consumers(keys.events, app))
+        except redis.ResponseError:
+            return  # no stream or group yet
+        for consumer in consumers:
+            if consumer["pending"] == 0 and consumer["idle"] > 600_000:
+                client.xgroup_delconsumer(keys.events, app, consumer["name"])
