@@ -41,11 +41,6 @@ _TUPLE, _SET, _FROZENSET, _BIGINT, _DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL
 # A tuple or set travels as a list whose first item is an empty extension that names it. So msgpack's C code walks into
 # it like into any list, and one look for these two bytes tells whether a payload holds any.
 _MARK = b"\xc7\x00"
-_MARKS: dict[type, ExtType] = {
-    tuple: ExtType(_TUPLE, b""),
-    set: ExtType(_SET, b""),
-    frozenset: ExtType(_FROZENSET, b""),
-}
 
 # Objects may nest this deep, or rebuilding them could exceed Python's recursion limit. Plain lists and dicts may go
 # as deep as msgpack does (some 500 to 1000 levels, by its version).
@@ -164,8 +159,8 @@ def _lower(value: Any) -> Any:
     return (_WRITERS.get(kind) or _writer(kind))(value)
 
 
-def _marked(kind: type) -> Write:
-    mark = _MARKS[kind]
+def _marked(code: int) -> Write:
+    mark = ExtType(code, b"")
     return lambda items: [mark, *items]
 
 
@@ -211,11 +206,11 @@ def _struct(value: Any) -> Any:
     return msgspec.to_builtins(value, builtin_types=(bytes, bytearray, datetime, date, time, timedelta, Decimal, UUID))
 
 
-_AS_IS = frozenset({type(None), bool, float, str, bytes, list, dict, ExtType})
+_AS_IS = frozenset({type(None), bool, float, str, bytes, list, dict})
 _WRITERS: dict[type, Write] = {
-    tuple: _marked(tuple),
-    set: _marked(set),
-    frozenset: _marked(frozenset),
+    tuple: _marked(_TUPLE),
+    set: _marked(_SET),
+    frozenset: _marked(_FROZENSET),
     int: _int,
     datetime: _datetime,
     date: lambda value: _text(_DATE, date.isoformat(value)),
@@ -305,14 +300,12 @@ def _tz(zone: str) -> tzinfo | None:
     return timezone(timedelta(microseconds=int(microseconds)), *name)
 
 
-def _read_datetime(data: bytes) -> datetime:
-    wall, fold, zone = data.decode("utf-8", "surrogatepass").split("|", 2)
-    return datetime.fromisoformat(wall).replace(fold=int(fold), tzinfo=_tz(zone))
+def _moment(kind: type[datetime] | type[time]) -> Callable[[bytes], Any]:
+    def read(data: bytes) -> datetime | time:
+        wall, fold, zone = data.decode("utf-8", "surrogatepass").split("|", 2)
+        return kind.fromisoformat(wall).replace(fold=int(fold), tzinfo=_tz(zone))
 
-
-def _read_time(data: bytes) -> time:
-    wall, fold, zone = data.decode("utf-8", "surrogatepass").split("|", 2)
-    return time.fromisoformat(wall).replace(fold=int(fold), tzinfo=_tz(zone))
+    return read
 
 
 _READERS: dict[int, Callable[[bytes], Any]] = {
@@ -320,9 +313,9 @@ _READERS: dict[int, Callable[[bytes], Any]] = {
     _SET: lambda _: set,
     _FROZENSET: lambda _: frozenset,
     _BIGINT: lambda data: int.from_bytes(data, "big", signed=True),
-    _DATETIME: _read_datetime,
+    _DATETIME: _moment(datetime),
     _DATE: lambda data: date.fromisoformat(data.decode()),
-    _TIME: _read_time,
+    _TIME: _moment(time),
     _TIMEDELTA: lambda data: timedelta(microseconds=int.from_bytes(data, "big", signed=True)),
     _DECIMAL: lambda data: Decimal(data.decode()),
     _UUID: lambda data: UUID(bytes=data),

@@ -245,7 +245,7 @@ class _Fields:
         self.kind = kind
         self.args = args
         self.names = names
-        self.optional = optional
+        self.optional = set(optional)
         self._converts: dict[str, Convert] | None = None
 
     @property
@@ -255,6 +255,11 @@ class _Fields:
                 hints = field_hints(self.kind, self.args)
             except Exception as error:
                 raise Misfit(f"the fields of {self.kind} have types that cannot be resolved: {error}") from error
+            for name, hint in hints.items():  # with string annotations, a TypedDict itself does not know this
+                if get_origin(hint) is NotRequired:
+                    self.optional.add(name)
+                elif get_origin(hint) is Required:
+                    self.optional.discard(name)
             self._converts = {name: _shape(hints.get(name, Any)).convert for name in self.names}
         return self._converts
 
