@@ -340,6 +340,8 @@ def _fault(value: Any, path: str, above: tuple[int, ...], in_key: bool = False) 
         lowered = _lower(value)
     except _Unstorable as error:
         return f"{path}: {error}"
+    except RecursionError:
+        raise
     except Exception as error:  # noqa: BLE001 - a property or model_dump of the user's
         return f"{path}: {type(value)} cannot be stored: {error}"
     above = (*above, id(value))

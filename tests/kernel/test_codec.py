@@ -122,7 +122,7 @@ VALUES = st.recursive(HASHABLE_LEAVES, containers, max_leaves=12)
 @given(VALUES)
 @settings(max_examples=300)
 def test_every_supported_value_comes_back_exactly_without_an_annotation(value: Any) -> None:
-    """BEHAVIOURS 4: what is stored is what comes back."""
+    """The codec's part of BEHAVIOURS 4 and 8."""
     assert identical(decode(encode(value)), value)
 
 
@@ -266,7 +266,7 @@ class Moody(Key):
     ],
 )
 def test_a_value_that_cannot_be_stored_is_refused_with_its_path(value: Any, message: str) -> None:
-    """I10: refused at the door, with a clear error."""
+    """The codec's part of BEHAVIOURS 9: the error names the path inside the value (I10)."""
     with pytest.raises(PayloadError) as refused:
         encode(value)
     assert message in str(refused.value)

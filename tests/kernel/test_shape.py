@@ -144,6 +144,7 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
     ids=lambda value: repr(value)[:50].replace("tests.kernel.test_shape.", ""),
 )  # fmt: skip
 def test_a_value_is_rebuilt_as_its_annotation_says(value: Any, annotation: Any) -> None:
+    """The codec's part of BEHAVIOURS 8."""
     seen = decode(encode(value), annotation)
     assert seen == value
     assert type(seen) is type(value)
@@ -259,7 +260,7 @@ def test_what_json_cannot_say_is_taken_in_its_usual_spelling(stored: Any, annota
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_with_its_path(stored: Any, annotation: Any, message: str) -> None:
-    """I10: bad input is refused at the door with a clear error."""
+    """The codec's part of BEHAVIOURS 5: bad event data is refused with a clear error (I10)."""
     with pytest.raises(PayloadError) as refused:
         decode(encode(stored), annotation, where="data")
     assert str(refused.value).startswith(message)
