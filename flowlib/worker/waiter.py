@@ -24,6 +24,7 @@ class Waiter:
         self._pool = pool
         self._waiting: dict[str, tuple[Any, float] | None] = dict.fromkeys(queue_keys)
         self._idle: dict[str, Any] = {}
+        self._installed = False
         self._awake, self._wake = socket.socketpair()
         for end in (self._awake, self._wake):
             end.setblocking(False)
@@ -31,6 +32,7 @@ class Waiter:
     def install(self) -> None:
         """From the main thread: a signal ends the wait."""
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        self._installed = True
 
     def wake(self) -> None:
         """From any thread."""
@@ -58,7 +60,8 @@ class Waiter:
             self._awake.recv(4096)
 
     def close(self) -> None:
-        signal.set_wakeup_fd(-1)
+        if self._installed:
+            signal.set_wakeup_fd(-1)
         for connection in [p[0] for p in self._waiting.values() if p is not None] + [*self._idle.values()]:
             connection.disconnect()
         self._awake.close()
