@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
+from contextvars import ContextVar, Token
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -34,6 +35,7 @@ T = TypeVar("T")
 
 NO_OPTIONS = Options()
 CANCELLED, LOST, DRAINED = "cancelled", "lost", "drained"  # why a body was stopped, beside its timeout
+_body: ContextVar[StepCall | None] = ContextVar("flow_body", default=None)  # the call whose body runs in this context
 
 
 class Engine:
@@ -84,6 +86,10 @@ class Engine:
                 for task in left:
                     task.cancel()
                 loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+
+    def close(self) -> None:
+        if self._runner is not None:
+            self._runner.close()
 
 
 class Frame:
@@ -139,8 +145,9 @@ class Frame:
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             if not self._unwound:
                 self._fail_between_steps(error)
-        except Interrupt:
-            pass
+        except (Interrupt, BaseExceptionGroup):  # a TaskGroup wraps an Interrupt up
+            if not self._unwound:
+                raise
         else:
             if not self._unwound:
                 self._finish("completed", result=encoded)
@@ -207,11 +214,16 @@ class Frame:
 
     @property
     def attempt(self) -> int:
-        return self.step_attempt if self._calling is not None else self.calls
+        return self.step_attempt if self._in_body else self.calls
+
+    @property
+    def _in_body(self) -> bool:
+        """Is it a step's body that speaks? Coroutines beside that of the body are the function's, and may go on."""
+        return self._calling is not None and (not self.fn.is_async or _body.get() is self._calling)
 
     def guard(self, step_id: str) -> None:
         """Refuse a call where none may be made. A step inside a step fails the run: its body may be tried again."""
-        if self._calling is not None:
+        if self._calling is not None and self._in_body:
             outer = self._calling.op.id
             self._fatal = ConfigError(
                 f"nested steps: step {step_id!r} was called inside step {outer!r}: call it from the function itself"
@@ -255,11 +267,12 @@ class Frame:
     # -- one step ----------------------------------------------------------------------------------------------------
 
     def enter(self, call: StepCall) -> None:
-        self._calling = call
+        self._calling, call.outside = call, _body.set(call)
         self.recorder.step, self.recorder.attempt = call.op.key, self.step_attempt
 
-    def leave(self) -> None:
+    def leave(self, call: StepCall) -> None:
         self._calling = None
+        _body.reset(call.outside)
         self._speak(self.calls)
 
     def commit(self, call: StepCall, seconds: float) -> None:
@@ -415,7 +428,9 @@ class Frame:
 class StepCall:
     """One operation that the function asked for; as a context manager it is one attempt of its body."""
 
-    __slots__ = ("_began", "_deadline", "_frame", "op", "options", "result", "target")
+    __slots__ = ("_began", "_deadline", "_frame", "op", "options", "outside", "result", "target")
+
+    outside: Token[StepCall | None]
 
     def __init__(self, frame: Frame, op: Op, target: Callable[..., Any] | None, options: Options) -> None:
         self._frame = frame
@@ -459,7 +474,7 @@ class StepCall:
             error = late
         seconds = time.perf_counter() - self._began
         self._frame.deadline = None
-        self._frame.leave()
+        self._frame.leave(self)
         if error is None:
             self._frame.commit(self, seconds)
         elif self._deadline.reason is not None and isinstance(error, BodyStopped | asyncio.CancelledError):

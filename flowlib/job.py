@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +79,7 @@ def _play(job: Job, location: str) -> Frame | None:
         raise ConfigError(f"app {app.name!r} at {location} has no function {claim.lease.function!r}")
     capture.install()
     _held[job.id] = claim.lease.exec
-    with _renewed(store, engine, claim):
+    with closing(engine), _renewed(store, engine, claim):
         return engine.play(function, claim, by_rq=True)
 
 

@@ -167,6 +167,7 @@ class FlowWorker(BaseWorker):
         for thread in self._threads:
             thread.join(timeout=2.0)
         self._waiter.close()
+        self.engine.close()
         try:
             self.housekeeper.resign()
             self.unsubscribe()
