@@ -59,11 +59,16 @@ class Engine:
         self.frame: Frame | None = None
         self._token = f"{exec_prefix}{self.rng.getrandbits(64):016x}"
         self._executions = 0
+        self.done: tuple[int, int, float] = (0, 0, 0.0)  # jobs ended well, failed, and their seconds, since the last beat
         self._runner: asyncio.Runner | None = None
 
     def next_exec(self) -> str:
         self._executions += 1
         return f"{self._token}-{self._executions}"
+
+    def count(self, ended: str, seconds: float) -> None:
+        ok, failed, spent = self.done
+        self.done = (ok + (ended == outcome.FINISHED), failed + (ended == outcome.FAILED), spent + seconds)
 
     def play(self, fn: Function, claim: Claim, *, by_rq: bool = False) -> Frame:
         """Run the claimed job, and as many of its successors as may stay here."""
@@ -118,6 +123,7 @@ class Frame:
         self._record = claim.record
         self._bytes = claim.bytes
         self._commit: Callable[[], None] = lambda: None
+        self._took = 0.0
         self._unwound = False
         self._fatal: Exception | None = None
         self._calling: StepCall | None = None
@@ -209,6 +215,7 @@ class Frame:
                 self.lease, recorded, ended, status, result=result, error=error, lines=self.recorder.drain()
             )
         )
+        self.engine.count(ended[0], self._took)
 
     # -- the Frame that step.py speaks to ----------------------------------------------------------------------------
 
@@ -293,7 +300,7 @@ class Frame:
                 f"{limits.state_bytes} bytes"
             )
             self._unwind()
-        self._record_memo(op, Memo(encoded), "ok", "" if op.kind == SLEEP else f"{seconds:.6f}")
+        self._record_memo(op, Memo(encoded), "ok", None if op.kind == SLEEP else seconds)
 
     def fail(self, call: StepCall, error: BaseException, seconds: float) -> None:
         """An attempt failed: the job comes back later, or the error is the step's outcome."""
@@ -311,7 +318,7 @@ class Frame:
                 info.message,
             )
             self.failure = error
-            self._record_memo(op, Memo(error=info), TIMEOUT if kind == TIMEOUT else "failed", f"{seconds:.6f}")
+            self._record_memo(op, Memo(error=info), TIMEOUT if kind == TIMEOUT else "failed", seconds)
             return
         log.info(
             "run %s: step %r, attempt %d: %s: %s; again in %.3g s",
@@ -343,7 +350,7 @@ class Frame:
             log.warning("run %s: step %r was stopped (%s): its result is dropped", self.run_id, call.op.id, reason)
         self._unwind()
 
-    def _record_memo(self, op: Op, memo: Memo, verdict: str, seconds: str) -> None:
+    def _record_memo(self, op: Op, memo: Memo, verdict: str, seconds: float | None) -> None:
         packed, lines, lease, attempt = pack_memo(memo), self.recorder.drain(), self.lease, self.step_attempt
 
         def commit() -> None:
@@ -360,6 +367,7 @@ class Frame:
 
         commit()
         self._commit = commit
+        self._took = seconds or 0.0
         self._bytes += len(packed)
         self.journal.record(op, memo)
         self.held = True
@@ -387,6 +395,7 @@ class Frame:
                 lines=self.recorder.drain(),
             )
         )  # fmt: skip
+        self.engine.count(ended[0], self._took)
         if reply != "placed":
             self._unwind()
         self.lease = replace(self.lease, exec=exec, job=spec.id, queue=spec.queue)

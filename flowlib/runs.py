@@ -71,10 +71,11 @@ class Runs:
         """
         store = self._store()
         with _Explained(store):
-            record = cast(dict[bytes, bytes], store.client.hgetall(store.keys.run(run_id)))
+            pipe = store.client.pipeline(transaction=False)
+            record, recorded = pipe.hgetall(store.keys.run(run_id)).hlen(store.keys.memo(run_id)).execute()
         if not record or (self._app is not None and record[b"app"].decode() != self._app):
             raise NotFound(f"run {run_id!r} does not exist: `flow runs` lists those that do")
-        run = self._run(run_id, record, with_data=True)
+        run = self._run(run_id, record, recorded, with_data=True)
         return _with(run, steps=steps_of(self.history(run_id)))
 
     def history(self, run_id: str, start: int = 0) -> Listed[HistoryEntry]:
@@ -173,9 +174,10 @@ class Runs:
                 ids = store.client.zrevrangebyscore(store.keys.runs(app), "+inf", oldest, start=start, num=CHUNK)
                 pipe = store.client.pipeline(transaction=False)
                 for run_id in (names := [i.decode() for i in cast(Listed[bytes], ids)]):
-                    pipe.hgetall(store.keys.run(run_id))
-                records = pipe.execute() if names else []
-            yield from (self._run(i, r) for i, r in zip(names, records, strict=True) if r)
+                    pipe.hgetall(store.keys.run(run_id)).hlen(store.keys.memo(run_id))
+                found = pipe.execute() if names else []
+            records = zip(names, found[::2], found[1::2], strict=True)
+            yield from (self._run(run_id, record, recorded) for run_id, record, recorded in records if record)
             if len(names) < CHUNK:
                 return
             start += CHUNK
@@ -195,7 +197,7 @@ class Runs:
                 channel.get_message(timeout=left)
         return run
 
-    def _run(self, run_id: str, raw: dict[bytes, bytes], with_data: bool = False) -> Run:
+    def _run(self, run_id: str, raw: dict[bytes, bytes], recorded: int, with_data: bool = False) -> Run:
         r = {key.decode(): value for key, value in raw.items()}
         function, stamp = r["function"].decode(), float(r["event_ts"])
         known = self._functions.get(function)
@@ -209,7 +211,7 @@ class Runs:
             id=run_id, app=r["app"].decode(), function=function, status=r["status"].decode(), state=r["state"].decode(),
             event=event, created=_when(float(r["created"])), ended=_when(float(r["ended"])) if r.get("ended") else None,
             result=result, error=unpack_error(r["error"]) if r.get("error") else None, reason=text(r.get("reason", b"")),
-            step=id_of(text(r["step"])), attempt=int(r["attempt"]), recorded=int(r["recorded"]),
+            step=id_of(text(r["step"])), attempt=int(r["attempt"]), recorded=recorded,
             memo_bytes=int(r["bytes"]), dropped=int(r["dropped"]),
         )  # fmt: skip
 

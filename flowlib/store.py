@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -22,6 +23,8 @@ from .wire import FOREVER, Packed, Wire, explain, script
 
 MIN_SERVER = (7, 0)
 PATIENCE = 5.0  # seconds that a producer waits for Redis
+FAILED_TTL = 7 * 86400  # seconds that RQ keeps a failed step's job
+STEP_EDGES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, "+Inf")
 STEP_RESULT_TTL = 60  # seconds that RQ keeps a finished step's job and result; the memo lives with the run
 
 
@@ -37,7 +40,7 @@ class JobSpec:
     data: bytes
     description: str
     result_ttl: int = STEP_RESULT_TTL
-    failure_ttl: int = 7 * 86400
+    failure_ttl: int = FAILED_TTL
 
     def args(self) -> tuple[Any, ...]:
         return (
@@ -102,6 +105,7 @@ class Store:
         except ValueError as error:
             raise ServerError(f"{url!r} is no Redis URL: {error}; e.g. redis://127.0.0.1:6379/0") from None
         self._local = threading.local()
+        self._labels: dict[tuple[str, str, str], str] = {}
         self._prefixes = (self.keys.prefix, self.keys.rq)
         self._key = self.keys.leases.encode()
 
@@ -194,13 +198,20 @@ class Store:
         *,
         attempt: int,
         outcome: str,
-        seconds: str,
+        seconds: float | None,
         label: str,
         lines: bytes,
     ) -> None:
-        """Posted: on its way before the function goes on (I9); the verdict is read with the next transition."""
+        """Posted: on its way before the function goes on (I9); the verdict is read with the next transition.
+
+        `seconds` is None for what has no body: a sleep.
+        """
+        detail = {"bytes": len(memo), "outcome": outcome, "seconds": seconds}
+        told = _told("recorded", step, attempt, lease.worker, detail)
+        metrics = () if seconds is None else self._step_metrics(lease, outcome, label, seconds)
         ours = (lease.worker, lease.exec, lease.job, lease.run, lease.app, lease.function)
-        self.wire.post(self._pack("commit_step", *ours, step, memo, attempt, outcome, seconds, label, lines))
+        counter = f"memo_bytes|{lease.function}||"
+        self.wire.post(self._pack("commit_step", *ours, step, memo, told, lines, counter, *metrics))
 
     def chain_job(
         self,
@@ -217,10 +228,14 @@ class Store:
         lines: bytes = b"",
     ) -> str:
         """`placed`, `queued`, `scheduled`, `fenced` or `unrecorded`. `ended` is the old job's status and RQ outcome."""
+        told = b""
+        if mode == "place":
+            told = _told("claimed", spec.step, 1, lease.worker, {"kind": spec.kind, "queue": spec.queue, "in_place": True})
         ours = (lease.worker, lease.exec, lease.job, lease.run, lease.app, lease.function, lease.queue)
         reply = self._call(
-            "chain_job", *ours, recorded, *ended, mode, exec, lease_ms, sleep_ms, until_ms, lines, *spec.args()
-        )
+            "chain_job", *ours, recorded, *ended, _ttl(ended), mode, exec, lease_ms, sleep_ms, until_ms, lines, told,
+            *spec.args(),
+        )  # fmt: skip
         return cast(str, reply.decode())
 
     def fail_attempt(
@@ -240,9 +255,10 @@ class Store:
         """`retrying` or `fenced`. `level` is `step`, or `function` for an error between steps."""
         ours = (lease.worker, lease.exec, lease.job, lease.run, lease.app, lease.function, lease.queue)
         packed = msgpack.packb(error.as_dict(), unicode_errors="surrogatepass")
+        metrics = self._step_metrics(lease, outcome, label, seconds) if level == "step" else ()
         reply = self._call(
-            "fail_attempt", *ours, level, attempt, delay_ms, packed, outcome, f"{seconds:.6f}", label, lines, step
-        )  # fmt: skip
+            "fail_attempt", *ours, level, attempt, delay_ms, packed, outcome, f"{seconds:.6f}", lines, step, *metrics
+        )
         return cast(str, reply.decode())
 
     def finish_run(
@@ -259,7 +275,7 @@ class Store:
         """`finished`, `fenced` or `unrecorded`."""
         ours = (lease.worker, lease.exec, lease.job, lease.run, lease.queue)
         packed = b"" if error is None else msgpack.packb(error.as_dict(), unicode_errors="surrogatepass")
-        return cast(str, self._call("finish_run", *ours, recorded, *ended, status, result, packed, lines).decode())
+        return cast(str, self._call("finish_run", *ours, recorded, *ended, _ttl(ended), status, result, packed, lines).decode())
 
     def release_job(self, lease: Lease, reason: str, *, delay_ms: int = 0, lines: bytes = b"") -> str:
         ours = (lease.worker, lease.exec, lease.job, lease.run, lease.queue)
@@ -269,11 +285,31 @@ class Store:
         """('unknown',), ('ended', status) or ('cancelled', job, worker that runs it or '')."""
         return tuple(part.decode() for part in self._call("cancel_run", run, reason))
 
+    def show_job(self, lease: Lease) -> None:
+        """List a job that has been running for a moment where RQ's tools look."""
+        self._call("show_job", lease.worker, lease.exec, lease.job, lease.queue)
+
+    def _step_metrics(self, lease: Lease, outcome: str, label: str, seconds: float) -> tuple[Any, ...]:
+        asked = (lease.app, lease.function, label)
+        named = self._labels.get(asked)
+        if named is None:
+            reply = self._call("name_label", *asked, key=self.keys.metrics(lease.app))
+            named = self._labels[asked] = text(reply)
+        duration = f"step_seconds|{lease.function}|"
+        edge = STEP_EDGES[bisect_left(STEP_EDGES, seconds, hi=len(STEP_EDGES) - 1)]
+        counter = f"attempts|{lease.function}|{outcome}|{named}"
+        return counter, f"{duration}{edge}|{named}", f"{duration}sum|{named}", round(seconds * 1_000_000)
+
     # -- keeping house -----------------------------------------------------------------------------------------------
 
-    def renew_leases(self, worker: str, lease_ms: int, worker_ttl: int, held: Iterable[str]) -> tuple[bool, list[str]]:
-        """Heartbeat: is the worker still registered with RQ, and which leases were lost."""
-        registered, *lost = self._call("renew_leases", worker, lease_ms, worker_ttl, *held)
+    def renew_leases(
+        self, worker: str, lease_ms: int, worker_ttl: int, held: Iterable[str], done: tuple[int, int, float] = (0, 0, 0)
+    ) -> tuple[bool, list[str]]:
+        """Heartbeat: is the worker still registered with RQ, and which leases were lost.
+
+        `done`: how many jobs it ended well and failed since the last beat, and the seconds that they took.
+        """
+        registered, *lost = self._call("renew_leases", worker, lease_ms, worker_ttl, *done, *held)
         return bool(registered), [composite.decode() for composite in lost]
 
     def add_lines(self, lease: Lease, lines: bytes) -> None:
@@ -295,6 +331,15 @@ class Store:
 
     def reconcile_run(self, run: str, spec: JobSpec) -> bool:
         return bool(self._call("reconcile_run", run, *spec.args()))
+
+
+def _told(kind: str, step: str, attempt: int, worker: str, detail: dict[str, Any]) -> bytes:
+    """A history entry but for its time, which the script puts in front."""
+    return cast(bytes, msgpack.packb([kind, step, attempt, worker, detail], unicode_errors="surrogatepass"))[1:]
+
+
+def _ttl(ended: tuple[str, str]) -> int:
+    return FAILED_TTL if ended[0] == "failed" else STEP_RESULT_TTL
 
 
 def _connection_options(url: str) -> dict[str, Any]:

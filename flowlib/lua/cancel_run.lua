@@ -15,7 +15,7 @@ unschedule_job(job, queue)
 redis.call('LREM', R .. ':queue:' .. queue, 0, job)
 if f[1] and is_leased(job, f[1]) then
   worker = f[2] or ''
-  end_job(job, queue, worker, f[1], 'canceled', '')
+  end_job(job, queue, worker, f[1], 'canceled', '', 60)
 else
   redis.call('HSET', job_key(job), 'status', 'canceled', 'ended_at', iso(NOW))
   redis.call('EXPIRE', job_key(job), 60)

@@ -4,28 +4,22 @@
 -- A step's attempts are counted on its job; an error between steps counts as a call of the function, on the last job.
 -- KEYS   1 {P}:leases   and those of the libraries
 -- ARGV   1 P  2 R  3 worker  4 execution id  5 job  6 run  7 app  8 function  9 queue  10 step|function  11 attempt
---        12 delay ms  13 error (msgpack)  14 outcome retry|timeout  15 seconds  16 metrics label  17 log lines  18 step
+--        12 delay ms  13 error (msgpack)  14 outcome retry|timeout  15 seconds  16 log lines  17 step
+--        18.. the step's metrics, as observe_step takes them; none for an error between steps
 --        (a stock RQ worker puts the job back itself: it is told to return an rq.Retry)
 -- reply  'retrying' | 'fenced'
 local worker, exec, job, run, app, fn, queue, level = unpack(ARGV, 3, 10)
-local attempt, delay, step = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[18]
+local attempt, delay, step = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[17]
 local failed = redis.call('HGET', job_key(job), 'flow_failed')
 if failed == exec then return 'retrying' end
 if not is_leased(job, exec) then return 'fenced' end
 leave_worker(job, queue, worker, exec)
 redis.call('HSET', job_key(job), 'flow_failed', exec, level == 'step' and 'flow_attempt' or 'flow_calls', attempt + 1)
-note_lines(run, worker, ARGV[17])
+note_lines(run, worker, ARGV[16])
 note(run, 'failed', step, attempt, worker,
   {error = cmsgpack.unpack(ARGV[13]), level = level, outcome = ARGV[14], seconds = tonumber(ARGV[15]), retry_at = NOW + delay})
 redis.call('HSET', run_key(run), 'due', ms(NOW + delay), 'attempt', level == 'step' and attempt + 1 or 1)
-if level == 'step' then
-  local label = step_label(app, fn, ARGV[16])
-  count(app, 'attempts|' .. fn .. '|' .. ARGV[14] .. '|' .. label)
-  observe(app, 'step_seconds', fn, label, STEP_EDGES, tonumber(ARGV[15]))
-end
-if not by_rq(exec) and redis.call('EXISTS', R .. ':worker:' .. worker) == 1 then
-  redis.call('HINCRBY', R .. ':worker:' .. worker, 'failed_job_count', 1)
-end
+if ARGV[18] then observe_step(app, {unpack(ARGV, 18, 21)}) end
 if by_rq(exec) then
   redis.call('HSET', job_key(job), 'flow_queued', ms(NOW + delay))
   set_state(run, app, fn, 'running', 'retrying')

@@ -19,12 +19,8 @@ redis.call('LREM', R .. ':queue:' .. queue, 0, job)
 unschedule_job(job, queue)
 local due = tonumber(r[6])
 local later = due and due > NOW
-if not f[3] then
-  put_job(run, spec, later and 'scheduled' or 'queued', true)
-elseif not later then
-  queue_job(job, queue, true)
-end
-if later then schedule_job(job, queue, due) end
+if not f[3] then put_job(run, spec, 'queued') end
+if later then schedule_job(job, queue, due) else queue_job(job, queue, true) end
 note(run, 'recovered', r[7], 0, '', {job = job, queue = queue})
 count(r[3], 'recovered|orphan||')
 if not later then set_state(run, r[3], r[4], r[5], 'queued') end

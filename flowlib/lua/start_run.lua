@@ -16,11 +16,13 @@ local spec = {unpack(ARGV, 13, 21)}
 redis.call('SET', once, run, 'PX', ARGV[10])
 redis.call('HSET', run_key(run), 'app', app, 'function', fn, 'status', 'running', 'state', 'queued', 'created', ms(NOW),
   'event_id', ARGV[5], 'event_name', ARGV[6], 'event_ts', ARGV[7], 'data', ARGV[8], 'job', spec[1], 'step', spec[2],
-  'kind', spec[3], 'queue', spec[4], 'attempt', 1, 'recorded', 0, 'bytes', 0, 'dropped', 0, 'due', '',
+  'kind', spec[3], 'queue', spec[4], 'attempt', 1, 'bytes', 0, 'dropped', 0, 'due', '',
   'retention', ARGV[11], 'location', ARGV[12])
 redis.call('ZADD', P .. ':runs:' .. app, ms(NOW), run)
 redis.call('ZADD', P .. ':active:' .. app, ms(NOW), run)
-put_job(run, spec, 'queued', false)
+put_job(run, spec, 'queued')
+know_queue(spec[4])
+redis.call('RPUSH', R .. ':queue:' .. spec[4], spec[1])
 note(run, 'started', '', 1, '', {event = ARGV[6], id = ARGV[5]})
 note(run, 'queued', spec[2], 1, '', {job = spec[1], queue = spec[4], kind = spec[3]})
 count(app, 'runs_started|' .. fn .. '||')

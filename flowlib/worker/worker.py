@@ -38,7 +38,7 @@ log = logging.getLogger("flowlib.worker")
 LEASE_MS = 10_000
 BUDGET = 10.0  # seconds for which a run may stay on this worker before others get their turn
 GRACE = 30.0  # seconds that a running step gets to finish after SIGTERM
-FLUSH = 0.25  # seconds after which log lines of a running step are in its history
+BEAT = 0.1  # seconds; a step that runs for two of them is shown in RQ's registries, and its log lines in its history
 EVENT_RETENTION_MS = 24 * 3600 * 1000
 
 
@@ -77,6 +77,7 @@ class FlowWorker(BaseWorker):
         self.lease_ms, self.budget, self.grace = lease_ms, budget, grace
         self.worker_ttl = max(60, 6 * lease_ms // 1000)
         self._reconcile_every = reconcile_every
+        self._seen = self._shown = ""  # executions: the one at the last beat, the last that RQ's registries list
         self._gone = False  # a second signal: do not even wait for Redis any more
         self._drain_by = FOREVER
         self._threads: list[threading.Thread] = []
@@ -207,27 +208,36 @@ class FlowWorker(BaseWorker):
                 if time.monotonic() - renewed >= self.lease_ms / 3000:
                     renewed = time.monotonic()
                     self._renew()
-                self._flush()
+                self._publish()
             except Exception as error:
                 log.warning("heartbeat: %s", error)
             if time.monotonic() > self._drain_by:
                 self._stop_body(DRAINED)
-            time.sleep(min(FLUSH, self.lease_ms / 3000))
+            time.sleep(min(BEAT, self.lease_ms / 3000))
 
     def _renew(self) -> None:
         frame = self.engine.frame
         held = [frame.lease.composite] if frame is not None else []
-        registered, lost = self.store.renew_leases(self.name, self.lease_ms, self.worker_ttl, held)
+        done, self.engine.done = self.engine.done, (0, 0, 0.0)
+        registered, lost = self.store.renew_leases(self.name, self.lease_ms, self.worker_ttl, held, done)
         if not registered:
             self.register_birth()
         if lost and frame is not None and frame.lease.composite in lost:
             log.warning("run %s: the lease of job %s was lost", frame.run_id, frame.lease.job)
             self._stop_body(LOST)
 
-    def _flush(self) -> None:
+    def _publish(self) -> None:
+        """What should be seen of a step while it runs: its log lines, and its place in RQ's registries."""
         frame = self.engine.frame
-        if frame is not None and (lines := frame.recorder.drain()):
-            self.store.add_lines(frame.lease, lines)
+        if frame is None:
+            return
+        lease = frame.lease
+        if lease.exec == self._seen and lease.exec != self._shown:
+            self._shown = lease.exec
+            self.store.show_job(lease)
+        self._seen = lease.exec
+        if lines := frame.recorder.drain():
+            self.store.add_lines(lease, lines)
 
     def _stop_body(self, reason: str) -> None:
         frame = self.engine.frame

@@ -15,11 +15,12 @@ local function take_job(job, worker, exec, lease_ms)
   end
   local waited = (NOW - (tonumber(f[8]) or NOW)) / 1000
   redis.call('PERSIST', job_key(job))
-  start_job(job, queue, worker, exec, lease_ms)
+  grant_lease(job, exec, lease_ms)
+  redis.call('HSET', job_key(job), unpack(started_fields(worker, exec)))
   redis.call('HSET', run_key(run), 'due', '')
   set_state(run, r[3], r[4], r[5], 'running')
-  note(run, 'claimed', f[3], f[5], worker, {job = job, queue = queue, waited = waited, losses = tonumber(f[7])})
+  note(run, 'claimed', f[3], f[5] or 1, worker, {job = job, queue = queue, waited = waited, losses = tonumber(f[7]) or 0})
   observe(r[3], 'queue_wait', queue, '', WAIT_EDGES, waited)
-  return {job, queue, f[3], f[4], f[5], f[6], f[7], ms(waited), redis.call('HGETALL', run_key(run)),
+  return {job, queue, f[3], f[4], f[5] or '1', f[6] or '1', f[7] or '0', ms(waited), redis.call('HGETALL', run_key(run)),
     redis.call('HGETALL', P .. ':memo:' .. run)}
 end

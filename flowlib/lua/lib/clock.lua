@@ -7,7 +7,9 @@ local NOW = time[1] * 1000 + time[2] / 1000
 local function ms(value) return string.format('%.3f', value) end
 
 -- RQ's dates: 2026-11-22T18:39:07.123456Z
+local iso_of, iso_is
 local function iso(at)
+  if at == iso_of then return iso_is end
   local seconds = math.floor(at / 1000)
   local micros = math.floor((at - seconds * 1000) * 1000 + 0.5)
   if micros >= 1000000 then seconds, micros = seconds + 1, 0 end
@@ -22,6 +24,7 @@ local function iso(at)
   local day = doy - math.floor((153 * mp + 2) / 5) + 1
   local month = mp < 10 and mp + 3 or mp - 9
   local year = yoe + era * 400 + (month <= 2 and 1 or 0)
-  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%06dZ', year, month, day, math.floor(rest / 3600),
+  iso_of, iso_is = at, string.format('%04d-%02d-%02dT%02d:%02d:%02d.%06dZ', year, month, day, math.floor(rest / 3600),
     math.floor(rest / 60) % 60, rest % 60, micros)
+  return iso_is
 end

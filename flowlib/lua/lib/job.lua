@@ -3,6 +3,7 @@
 -- Keys: {R}:job:{job} {R}:queue:{q} {R}:queues {R}:wip:{q} {R}:finished|failed|scheduled:{q} {R}:results:{job}
 --       {R}:execution:{job}:{exec} {R}:executions:{job} {R}:worker:{w} {R}:worker:{w}:executions
 --       {P}:leases {P}:timers {P}:queues
+-- wip, execution and the worker's list are written by show_job once a job has run for a moment: nobody can see shorter ones.
 -- wip scores lie a day ahead: RQ's own cleanup, which even `rq info` triggers, must never take our jobs. Leases expire.
 local DAY = 86400
 
@@ -13,20 +14,19 @@ local function job_key(job) return R .. ':job:' .. job end
 local function lease(job, exec) return job .. ':' .. exec end
 local function is_leased(job, exec) return redis.call('ZSCORE', P .. ':leases', lease(job, exec)) end
 
--- A new job of a run: spec = {id, step, kind, queue, timeout, data, description, result_ttl, failure_ttl}
-local function put_job(run, spec, status, at_front)
+-- A new job of a run: spec = {id, step, kind, queue, timeout, data, description, result_ttl, failure_ttl}; `more` are
+-- further fields. What an earlier job of that id has left is forgotten.
+local function put_job(run, spec, status, more)
   local key, now = job_key(spec[1]), iso(NOW)
-  redis.call('DEL', key, R .. ':results:' .. spec[1])
+  redis.call('DEL', key)
   redis.call('HSET', key, 'created_at', now, 'enqueued_at', now, 'data', spec[6], 'origin', spec[4],
     'description', spec[7], 'timeout', spec[5], 'result_ttl', spec[8], 'failure_ttl', spec[9], 'status', status,
-    'success_callback_name', 'flowlib.job.chain', 'success_callback_timeout', 3600,
-    'failure_callback_name', 'flowlib.job.chain_failed', 'failure_callback_timeout', 3600,
-    'flow_run', run, 'flow_step', spec[2], 'flow_kind', spec[3], 'flow_attempt', 1, 'flow_calls', 1, 'flow_losses', 0,
-    'flow_queued', ms(NOW))
-  if redis.call('SADD', P .. ':queues', spec[4]) == 1 then redis.call('SADD', R .. ':queues', spec[4]) end
-  if status == 'queued' then
-    redis.call(at_front and 'LPUSH' or 'RPUSH', R .. ':queue:' .. spec[4], spec[1])
-  end
+    'success_callback_name', 'flowlib.job.chain', 'failure_callback_name', 'flowlib.job.chain_failed',
+    'flow_run', run, 'flow_step', spec[2], 'flow_kind', spec[3], 'flow_queued', ms(NOW), unpack(more or {}))
+end
+
+local function know_queue(queue)
+  if redis.call('SADD', P .. ':queues', queue) == 1 then redis.call('SADD', R .. ':queues', queue) end
 end
 
 -- Put a job (back) into its queue. At the front: who has waited before does not wait behind newer runs.
@@ -50,30 +50,23 @@ local function unschedule_job(job, queue)
   redis.call('ZREM', R .. ':scheduled:' .. queue, job)
 end
 
--- The job is on a worker from now on.
-local function start_job(job, queue, worker, exec, lease_ms)
-  local key, at = job_key(job), ms(NOW / 1000)
-  local started = iso(NOW)
-  local composite = job .. ':' .. exec
-  redis.call('ZADD', P .. ':leases', ms(NOW + lease_ms), composite)
-  redis.call('HSET', key, 'flow_exec', exec, 'flow_started', ms(NOW), 'worker_name', worker)
-  if by_rq(exec) then return end
-  redis.call('HSET', key, 'status', 'started', 'started_at', started, 'last_heartbeat', started,
-    'ended_at', '')
-  redis.call('ZADD', R .. ':wip:' .. queue, math.floor(NOW / 1000) + DAY, composite)
-  redis.call('HSET', R .. ':execution:' .. composite, 'id', exec, 'job_id', job, 'created_at', at, 'last_heartbeat', at,
-    'worker_name', worker)
-  redis.call('EXPIRE', R .. ':execution:' .. composite, DAY)
-  redis.call('ZADD', R .. ':executions:' .. job, math.floor(NOW / 1000) + DAY, exec)
-  redis.call('EXPIRE', R .. ':executions:' .. job, DAY)
-  redis.call('SADD', R .. ':worker:' .. worker .. ':executions', composite)
+-- The fields of a job that is on a worker from now on, and its lease.
+local function started_fields(worker, exec)
+  if by_rq(exec) then return {'worker_name', worker, 'flow_exec', exec} end
+  local now = iso(NOW)
+  return {'status', 'started', 'started_at', now, 'last_heartbeat', now, 'ended_at', '', 'worker_name', worker,
+    'flow_exec', exec}
+end
+
+local function grant_lease(job, exec, lease_ms)
+  redis.call('ZADD', P .. ':leases', ms(NOW + lease_ms), lease(job, exec))
 end
 
 -- The job is on no worker any more; nothing is said of how it ended.
 local function leave_worker(job, queue, worker, exec)
-  local composite = job .. ':' .. exec
-  redis.call('ZREM', P .. ':leases', composite)
-  if by_rq(exec) then return end
+  redis.call('ZREM', P .. ':leases', lease(job, exec))
+  if redis.call('HGET', job_key(job), 'flow_shown') ~= exec then return end
+  local composite = lease(job, exec)
   redis.call('ZREM', R .. ':wip:' .. queue, composite)
   redis.call('DEL', R .. ':execution:' .. composite, R .. ':executions:' .. job)
   redis.call('SREM', R .. ':worker:' .. worker .. ':executions', composite)
@@ -81,29 +74,18 @@ end
 
 local RESULT_TYPE = {finished = 1, failed = 2}
 
--- The job has ended: status is finished, failed or canceled; outcome is the base64 that RQ's Result holds, or ''.
-local function end_job(job, queue, worker, exec, status, outcome)
-  local key = job_key(job)
-  local ttl = tonumber(redis.call('HGET', key, status == 'failed' and 'failure_ttl' or 'result_ttl')) or 60
+-- The job has ended: status is finished, failed or canceled; outcome is the base64 that RQ's Result holds; ttl is how
+-- long RQ keeps it.
+local function end_job(job, queue, worker, exec, status, outcome, ttl)
   leave_worker(job, queue, worker, exec)
   if by_rq(exec) then return end
-  if status == 'finished' and ttl == 0 then
-    redis.call('DEL', key)
-  else
-    local now = iso(NOW)
-    redis.call('HSET', key, 'status', status, 'ended_at', now, 'last_heartbeat', now)
-    redis.call('EXPIRE', key, ttl)
-    if RESULT_TYPE[status] then -- a canceled job is in no registry: RQ would keep it there for ever
-      local results = R .. ':results:' .. job
-      local started = tonumber(redis.call('HGET', key, 'flow_started')) or NOW
-      redis.call('XADD', results, 'MAXLEN', 10, '*', 'type', RESULT_TYPE[status], 'worker_name', worker,
-        status == 'failed' and 'exc_string' or 'return_value', outcome, 'execution_id', exec,
-        'execution_started_at', ms(started / 1000), 'execution_ended_at', ms(NOW / 1000))
-      redis.call('EXPIRE', results, ttl)
-      redis.call('ZADD', R .. ':' .. status .. ':' .. queue, math.floor(NOW / 1000) + ttl, job)
-    end
-  end
-  if status ~= 'canceled' and redis.call('EXISTS', R .. ':worker:' .. worker) == 1 then
-    redis.call('HINCRBY', R .. ':worker:' .. worker, (status == 'failed' and 'failed' or 'successful') .. '_job_count', 1)
-  end
+  local key, now = job_key(job), iso(NOW)
+  redis.call('HSET', key, 'status', status, 'ended_at', now, 'last_heartbeat', now)
+  redis.call('EXPIRE', key, ttl)
+  if not RESULT_TYPE[status] then return end -- a canceled job is in no registry: RQ would keep it there for ever
+  local results = R .. ':results:' .. job
+  redis.call('XADD', results, 'MAXLEN', 10, '*', 'type', RESULT_TYPE[status], 'worker_name', worker,
+    status == 'failed' and 'exc_string' or 'return_value', outcome, 'execution_id', exec)
+  redis.call('EXPIRE', results, ttl)
+  redis.call('ZADD', R .. ':' .. status .. ':' .. queue, math.floor(NOW / 1000) + ttl, job)
 end

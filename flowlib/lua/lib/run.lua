@@ -5,13 +5,18 @@ local STEP_LABELS = 100
 
 local function run_key(run) return P .. ':run:' .. run end
 
--- Append to the history; past the limit the oldest entry goes and is counted, never silently.
-local function note(run, kind, step, attempt, worker, detail)
-  local entry = cmsgpack.pack({NOW, kind, step, tonumber(attempt) or 0, worker, detail or {}})
+-- Append to the history; past the limit the oldest entry goes and is counted, never silently. An entry is the msgpack
+-- of {time, kind, step, attempt, worker, detail}; `told` is all of it but the time, which the worker has packed.
+local function note_told(run, told)
+  local entry = '\150\203' .. struct.pack('>d', NOW) .. told
   if redis.call('RPUSH', P .. ':history:' .. run, entry) > HISTORY_LIMIT then
     redis.call('LPOP', P .. ':history:' .. run)
     redis.call('HINCRBY', run_key(run), 'dropped', 1)
   end
+end
+
+local function note(run, kind, step, attempt, worker, detail)
+  note_told(run, string.sub(cmsgpack.pack({kind, step, tonumber(attempt) or 0, worker, detail or {}}), 2))
 end
 
 -- Log lines come as {age in ms, level, logger, text, step, attempt}: ages, because a worker's clock may be wrong.
@@ -54,8 +59,15 @@ local function observe(app, name, a, b, edges, seconds)
   redis.call('HINCRBY', key, name .. '|' .. a .. '|sum|' .. b, math.floor(seconds * 1000000 + 0.5))
 end
 
+-- The same for a step, whose fields the worker names: `fields` is {counter, bucket, sum, microseconds}
+local function observe_step(app, fields)
+  local key = P .. ':metrics:' .. app
+  redis.call('HINCRBY', key, fields[1], 1)
+  redis.call('HINCRBY', key, fields[2], 1)
+  redis.call('HINCRBY', key, fields[3], fields[4])
+end
+
 local WAIT_EDGES = {0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800}
-local STEP_EDGES = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300}
 local RUN_EDGES = {0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400}
 
 -- The state of an unfinished run, and the gauge of runs by state.
