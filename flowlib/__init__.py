@@ -8,60 +8,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .app import App as App
+    from .app import App
     from .errors import (
-        ConfigError as ConfigError,
+        ConfigError,
+        FlowError,
+        NondeterminismError,
+        NonRetriable,
+        NotFound,
+        PayloadError,
+        RetryAfter,
+        RunCancelled,
+        RunEnded,
+        RunFailed,
+        RunTimeout,
+        ServerError,
+        StepFailed,
+        StepTimeout,
+        WorkerLost,
     )
-    from .errors import (
-        FlowError as FlowError,
-    )
-    from .errors import (
-        NondeterminismError as NondeterminismError,
-    )
-    from .errors import (
-        NonRetriable as NonRetriable,
-    )
-    from .errors import (
-        NotFound as NotFound,
-    )
-    from .errors import (
-        PayloadError as PayloadError,
-    )
-    from .errors import (
-        RetryAfter as RetryAfter,
-    )
-    from .errors import (
-        RunCancelled as RunCancelled,
-    )
-    from .errors import (
-        RunEnded as RunEnded,
-    )
-    from .errors import (
-        RunFailed as RunFailed,
-    )
-    from .errors import (
-        RunTimeout as RunTimeout,
-    )
-    from .errors import (
-        ServerError as ServerError,
-    )
-    from .errors import (
-        StepFailed as StepFailed,
-    )
-    from .errors import (
-        StepTimeout as StepTimeout,
-    )
-    from .errors import (
-        WorkerLost as WorkerLost,
-    )
-    from .function import Limits as Limits
-    from .model import Event as Event
-    from .model import EventType as EventType
-    from .model import Run as Run
-    from .retry import Backoff as Backoff
-    from .retry import step_options as step_options
-    from .step import AsyncStep as AsyncStep
-    from .step import Step as Step
+    from .function import Limits
+    from .model import Event, EventType, Run
+    from .retry import Backoff, step_options
+    from .step import AsyncStep, Step
 
 __version__ = "0.1.0"
 
@@ -78,7 +46,32 @@ _HOMES = {
     ),
 }  # fmt: skip
 
-__all__ = sorted(name for names in _HOMES.values() for name in names)
+__all__ = [
+    "App",
+    "AsyncStep",
+    "Backoff",
+    "ConfigError",
+    "Event",
+    "EventType",
+    "FlowError",
+    "Limits",
+    "NonRetriable",
+    "NondeterminismError",
+    "NotFound",
+    "PayloadError",
+    "RetryAfter",
+    "Run",
+    "RunCancelled",
+    "RunEnded",
+    "RunFailed",
+    "RunTimeout",
+    "ServerError",
+    "Step",
+    "StepFailed",
+    "StepTimeout",
+    "WorkerLost",
+    "step_options",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -198,10 +198,7 @@ class App:
         >>> app.send(uploaded(Upload("2026/list.csv", "ada@example.com"), id="upload-17"))
         'upload-17'
         """
-        if isinstance(events, Event):
-            ready = [self._ready(events, "")]
-        else:
-            ready = self._ready_all(list(events))
+        ready = [self._ready(events, "")] if isinstance(events, Event) else self._ready_all(list(events))
         if ready:
             self.store.send_events(ready)
         ids = [event_id for event_id, *_ in ready]

@@ -104,7 +104,7 @@ class Deadline:
 _running: Deadline | None = None
 
 
-def _on_alarm(signum: int, frame: FrameType | None) -> None:
+def _on_alarm(_signum: int, _frame: FrameType | None) -> None:
     running = _running
     if running is None:
         return

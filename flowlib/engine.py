@@ -26,14 +26,13 @@ from .errors import ConfigError, Interrupt, PayloadError, StepFailed, StepTimeou
 from .function import Function
 from .journal import ENTRY, SLEEP, Journal, Op, Place, id_of
 from .model import UNSENT, ErrorInfo, Event, Memo
-from .retry import Options, options_of, retry_delay
+from .retry import NO_OPTIONS, Options, options_of, retry_delay
 from .step import LONGEST_SLEEP, AsyncStep, Due, Step
 from .store import Claim, Lease, Store, pack_memo, text
 
 log = logging.getLogger("flowlib.engine")
 T = TypeVar("T")
 
-NO_OPTIONS = Options()
 CANCELLED, LOST, DRAINED = "cancelled", "lost", "drained"  # why a body was stopped, beside its timeout
 _body: ContextVar[StepCall | None] = ContextVar("flow_body", default=None)  # the call whose body runs in this context
 
@@ -47,7 +46,7 @@ class Engine:
         worker: str,
         *,
         lease_ms: int,
-        may_stay: Callable[[float], bool] = lambda since: False,
+        may_stay: Callable[[float], bool] = lambda _: False,
         rng: random.Random | None = None,
         exec_prefix: str = "",
     ) -> None:
@@ -59,7 +58,11 @@ class Engine:
         self.frame: Frame | None = None
         self._token = f"{exec_prefix}{self.rng.getrandbits(64):016x}"
         self._executions = 0
-        self.done: tuple[int, int, float] = (0, 0, 0.0)  # jobs ended well, failed, and their seconds, since the last beat
+        self.done: tuple[int, int, float] = (
+            0,
+            0,
+            0.0,
+        )  # jobs ended well, failed, and their seconds, since the last beat
         self._runner: asyncio.Runner | None = None
 
     def next_exec(self) -> str:
@@ -146,8 +149,7 @@ class Frame:
             if self.losses >= self.fn.limits.losses and (self.held or self.journal.mine == ENTRY):
                 raise WorkerLost(id_of(self.journal.mine) or "(start)", self.losses)
             result = self._call_function(self._event())
-            if not self._unwound:
-                encoded = self._encode_result(result)
+            encoded = b"" if self._unwound else self._encode_result(result)
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             if not self._unwound:
                 self._fail_between_steps(error)
@@ -244,7 +246,7 @@ class Frame:
         self.guard(step_id)
         op = self.journal.ask(kind, step_id, "" if target is None else _target(target))
         lower = options_of(target) if target is not None else NO_OPTIONS
-        if options is NO_OPTIONS and lower == NO_OPTIONS:
+        if options is lower is NO_OPTIONS:
             merged = self.fn.options
         else:
             merged = options.over(lower).over(self.fn.options)
@@ -378,10 +380,7 @@ class Frame:
     def _chain(self, op: Op, options: Options, due: Due | None) -> None:
         """End our job and make that of `op`; go on when it may stay here, else stop the function at this place."""
         if due is not None and due.until_ms is not None:
-            if due.until_ms / 1000 - time.time() > LONGEST_SLEEP.total_seconds():
-                raise ConfigError(
-                    f"step {op.id!r}: {timedelta(seconds=due.until_ms / 1000 - time.time())} is too long a sleep"
-                )
+            _check_sleep(op.id, due.until_ms / 1000 - time.time())
         spec = outcome.job_spec(self.lease, text(self._record["location"]), op.key, op.kind, options, self.fn.queue)
         stay = due is None and spec.queue == self.lease.queue and self.engine.may_stay(self.since)
         mode = "sleep" if due is not None else "place" if stay else "push"
@@ -498,6 +497,11 @@ class StepCall:
 def _target(fn: Callable[..., Any]) -> str:
     fn = getattr(fn, "func", fn)
     return f"{getattr(fn, '__module__', '')}.{getattr(fn, '__qualname__', type(fn).__qualname__)}"
+
+
+def _check_sleep(step_id: str, seconds: float) -> None:
+    if seconds > LONGEST_SLEEP.total_seconds():
+        raise ConfigError(f"step {step_id!r}: {timedelta(seconds=seconds)} is too long a sleep: at most 366 days")
 
 
 def _label(step_id: str) -> str:

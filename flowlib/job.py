@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import capture
@@ -51,12 +52,12 @@ def run_step(run: str, step: str, location: str) -> Any:
     return jsonable(frame.result) if memo is not None else None
 
 
-def chain(job: Job, connection: redis.Redis, result: Any, *_: Any) -> None:
+def chain(job: Job, _connection: redis.Redis, _result: Any, *_: Any) -> None:
     """on_success: the step is recorded; go on to the next one. Coming again, it finds nothing to do."""
     _play(job, job.args[2])
 
 
-def chain_failed(job: Job, connection: redis.Redis, *error: Any) -> None:
+def chain_failed(job: Job, _connection: redis.Redis, *_error: Any) -> None:
     """on_failure: the step is recorded as failed; the function goes on with its StepFailed."""
     _play(job, job.args[2])
 
@@ -114,14 +115,14 @@ def load(location: str) -> App:
     module_name, _, attribute = location.partition(":")
     if not module_name or not attribute:
         raise ConfigError(f"{location!r}: say where the app is as MODULE:APP, e.g. workers.contacts:app")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    if str(Path.cwd()) not in sys.path and "" not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise ConfigError(
-                f"{location!r}: there is no module {error.name!r} in {os.getcwd()} or on the path"
+                f"{location!r}: there is no module {error.name!r} in {Path.cwd()!s} or on the path"
             ) from None
         raise ConfigError(f"{location!r}: importing {module_name} failed: {error}") from error
     except ConfigError:

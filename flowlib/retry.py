@@ -59,6 +59,7 @@ class Options:
         return replace(self, **missing) if missing else self
 
 
+NO_OPTIONS = Options()
 DEFAULTS = Options(retries=4, backoff=Backoff())
 
 
@@ -118,7 +119,7 @@ def step_options(
 def options_of(fn: object) -> Options:
     """The options that `step_options` attached to a step function, also through functools.partial."""
     found = getattr(fn, ATTRIBUTE, None) or getattr(getattr(fn, "func", None), ATTRIBUTE, None)
-    return found if isinstance(found, Options) else Options()
+    return found if isinstance(found, Options) else NO_OPTIONS
 
 
 FINAL = (NonRetriable, PayloadError, ConfigError, NondeterminismError, StepFailed, WorkerLost)

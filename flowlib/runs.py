@@ -72,7 +72,9 @@ class Runs:
         store = self._store()
         with _Explained(store):
             pipe = store.client.pipeline(transaction=False)
-            record, recorded = pipe.hgetall(store.keys.run(run_id)).hlen(store.keys.memo(run_id)).execute()
+            pipe.hgetall(store.keys.run(run_id))
+            pipe.hlen(store.keys.memo(run_id))
+            record, recorded = pipe.execute()
         if not record or (self._app is not None and record[b"app"].decode() != self._app):
             raise NotFound(f"run {run_id!r} does not exist: `flow runs` lists those that do")
         run = self._run(run_id, record, recorded, with_data=True)
@@ -174,7 +176,8 @@ class Runs:
                 ids = store.client.zrevrangebyscore(store.keys.runs(app), "+inf", oldest, start=start, num=CHUNK)
                 pipe = store.client.pipeline(transaction=False)
                 for run_id in (names := [i.decode() for i in cast(Listed[bytes], ids)]):
-                    pipe.hgetall(store.keys.run(run_id)).hlen(store.keys.memo(run_id))
+                    pipe.hgetall(store.keys.run(run_id))
+                    pipe.hlen(store.keys.memo(run_id))
                 found = pipe.execute() if names else []
             records = zip(names, found[::2], found[1::2], strict=True)
             yield from (self._run(run_id, record, recorded) for run_id, record, recorded in records if record)

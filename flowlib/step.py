@@ -19,7 +19,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from .errors import ConfigError
 from .journal import RUN, SLEEP
-from .retry import Backoff, Options, make_options
+from .retry import NO_OPTIONS, Backoff, Options, make_options
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,9 +65,9 @@ class Due:
 
 
 class _Face:
-    def __init__(self, frame: Frame, options: Options | None = None) -> None:
+    def __init__(self, frame: Frame, options: Options = NO_OPTIONS) -> None:
         self._frame = frame
-        self._options = options or Options()
+        self._options = options
 
     @property
     def run_id(self) -> str:
@@ -158,7 +158,7 @@ class AsyncStep(_Face):
     ...     return await step.run("store", store, event.data.key)
     """
 
-    def __init__(self, frame: Frame, options: Options | None = None, turn: asyncio.Lock | None = None) -> None:
+    def __init__(self, frame: Frame, options: Options = NO_OPTIONS, turn: asyncio.Lock | None = None) -> None:
         super().__init__(frame, options)
         self._turn = turn or asyncio.Lock()  # coroutines side by side take their steps one after the other
 

@@ -125,7 +125,7 @@ class Store:
     def check_server(self) -> str:
         """The server's version. Raises ServerError when it cannot be used."""
         try:
-            info = cast(dict[str, Any], self.client.info("server"))
+            info = self.client.info("server")
         except redis.RedisError as error:
             raise explain(error, self.url) from None
         version = str(info.get("valkey_version") or info.get("redis_version", "0"))
@@ -142,9 +142,11 @@ class Store:
     def register_app(self, app: str, functions: Mapping[str, Function]) -> None:
         """Tell tools that do not import the app what it declares; functions that are gone are forgotten."""
         key = self.keys.functions(app)
-        described = {name: json.dumps(function.describe()) for name, function in functions.items()}
+        described: dict[Any, Any] = {name: json.dumps(function.describe()) for name, function in functions.items()}
         with self.client.pipeline() as pipe:
-            pipe.sadd(self.keys.apps, app).delete(key).hset(key, mapping=described)
+            pipe.sadd(self.keys.apps, app)
+            pipe.delete(key)
+            pipe.hset(key, mapping=described)
             pipe.execute()
 
     # -- events ------------------------------------------------------------------------------------------------------
@@ -230,7 +232,9 @@ class Store:
         """`placed`, `queued`, `scheduled`, `fenced` or `unrecorded`. `ended` is the old job's status and RQ outcome."""
         told = b""
         if mode == "place":
-            told = _told("claimed", spec.step, 1, lease.worker, {"kind": spec.kind, "queue": spec.queue, "in_place": True})
+            told = _told(
+                "claimed", spec.step, 1, lease.worker, {"kind": spec.kind, "queue": spec.queue, "in_place": True}
+            )
         ours = (lease.worker, lease.exec, lease.job, lease.run, lease.app, lease.function, lease.queue)
         reply = self._call(
             "chain_job", *ours, recorded, *ended, _ttl(ended), mode, exec, lease_ms, sleep_ms, until_ms, lines, told,
@@ -275,7 +279,9 @@ class Store:
         """`finished`, `fenced` or `unrecorded`."""
         ours = (lease.worker, lease.exec, lease.job, lease.run, lease.queue)
         packed = b"" if error is None else msgpack.packb(error.as_dict(), unicode_errors="surrogatepass")
-        return cast(str, self._call("finish_run", *ours, recorded, *ended, _ttl(ended), status, result, packed, lines).decode())
+        return cast(
+            str, self._call("finish_run", *ours, recorded, *ended, _ttl(ended), status, result, packed, lines).decode()
+        )
 
     def release_job(self, lease: Lease, reason: str, *, delay_ms: int = 0, lines: bytes = b"") -> str:
         ours = (lease.worker, lease.exec, lease.job, lease.run, lease.queue)

@@ -13,9 +13,9 @@ from typing import Any, cast
 
 import redis
 
-from ..outcome import make_job
-from ..store import Store, text
-from ..wire import explain
+from flowlib.outcome import make_job
+from flowlib.store import Store, text
+from flowlib.wire import explain
 
 log = logging.getLogger("flowlib.housekeeping")
 
@@ -32,8 +32,12 @@ class Housekeeper:
         self.store = store
         self.worker = worker
         self._retention_ms = event_retention_ms
-        self._every = {self.reap: 1.0, self.reconcile: reconcile_every, self.tidy: 30.0}
-        self._last: dict[Callable[[], Any], float] = {}
+        self._every: dict[Callable[[], object], float] = {
+            self.reap: 1.0,
+            self.reconcile: reconcile_every,
+            self.tidy: 30.0,
+        }
+        self._last: dict[Callable[[], object], float] = {}
         self._suspects: dict[str, float] = {}
         self._cursors: dict[str, int] = {}
 
@@ -98,9 +102,8 @@ class Housekeeper:
             for run, record in self._stranded(app.decode()):
                 since = suspects[run] = self._suspects.get(run, now)
                 if now - since >= suspicion:
-                    spec = make_job(
-                        app.decode(), record[0], run, record[1], record[2], record[3], None, record[4]
-                    )  # fmt: skip
+                    function, location, step, kind, queue = record[:5]
+                    spec = make_job(app.decode(), function, run, location, step, kind, None, queue)
                     if self.store.reconcile_run(run, spec):
                         log.warning("run %s had nothing that would move it: its step was put back", run)
                         recovered.append(run)
@@ -110,9 +113,9 @@ class Housekeeper:
 
     def _stranded(self, app: str) -> list[tuple[str, list[str]]]:
         client, keys = self.store.client, self.store.keys
-        cursor, found = client.zscan(keys.active(app), self._cursors.get(app, 0), count=10 * CHUNK)  # type: ignore[misc]
+        cursor, found = client.zscan(keys.active(app), self._cursors.get(app, 0), count=10 * CHUNK)
         self._cursors[app] = int(cursor)
-        runs = [run.decode() for run, _ in found]
+        runs = [cast(bytes, run).decode() for run, _ in found]
         stranded = []
         for start in range(0, len(runs), CHUNK):
             stranded += self._stranded_of(runs[start : start + CHUNK])
@@ -155,7 +158,7 @@ class Housekeeper:
         """Forget what is over: events that all have read, ended jobs in RQ's registries, expired runs in our index."""
         client, keys = self.store.client, self.store.keys
         self.store.trim_events(self._retention_ms)
-        seconds, _ = cast(tuple[int, int], client.time())
+        seconds, _ = client.time()
         for queue in cast(set[bytes], client.smembers(keys.queues)):
             for registry in ("finished", "failed"):
                 client.zremrangebyscore(f"{keys.rq}:{registry}:{queue.decode()}", "-inf", seconds)
@@ -179,7 +182,7 @@ class Housekeeper:
         """Consumers of dead workers, once nothing is pending with them."""
         client, keys = self.store.client, self.store.keys
         try:
-            consumers = cast(list[dict[str, Any]], client.xinfo_consumers(keys.events, app))
+            consumers = client.xinfo_consumers(keys.events, app)
         except redis.ResponseError:
             return  # no stream or group yet
         for consumer in consumers:

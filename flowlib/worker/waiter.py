@@ -6,6 +6,7 @@ pipe that signals write to.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import signal
 import socket
@@ -36,10 +37,8 @@ class Waiter:
 
     def wake(self) -> None:
         """From any thread."""
-        try:
+        with contextlib.suppress(BlockingIOError):  # it is being woken already
             self._wake.send(b"!")
-        except BlockingIOError:
-            pass  # it is being woken already
 
     def wait(self, seconds: float) -> None:
         """Until a queue has a job, `wake`, a signal, or so many seconds. Raises redis' ConnectionError."""

@@ -22,14 +22,15 @@ from rq.command import parse_payload
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker, WorkerStatus
 
-from .. import capture, deadline
-from ..app import App
-from ..dispatch import Dispatcher, check_functions
-from ..engine import CANCELLED, DRAINED, LOST, Engine
-from ..function import DEFAULT_QUEUE
-from ..job import load
-from ..store import Claim, Store
-from ..wire import FOREVER
+from flowlib import capture, deadline
+from flowlib.app import App
+from flowlib.dispatch import Dispatcher, check_functions
+from flowlib.engine import CANCELLED, DRAINED, LOST, Engine
+from flowlib.function import DEFAULT_QUEUE
+from flowlib.job import load
+from flowlib.store import Claim, Store
+from flowlib.wire import FOREVER
+
 from .housekeeping import Housekeeper
 from .waiter import Waiter
 
@@ -84,7 +85,7 @@ class FlowWorker(BaseWorker):
 
     # -- the main loop -----------------------------------------------------------------------------------------------
 
-    def work(self, burst: bool = False, *args: Any, max_jobs: int | None = None, **kwargs: Any) -> bool:
+    def work(self, burst: bool = False, *_: Any, max_jobs: int | None = None, **_rest: Any) -> bool:
         """Claim and run jobs until told to stop; with `burst`, until nothing is queued. Tells whether anything was run."""
         self._start()
         done = 0
@@ -148,15 +149,19 @@ class FlowWorker(BaseWorker):
         self._waiter = Waiter(self.store.client.connection_pool, self.queue_keys())
         self.store.register_app(self.app.name, self.app.functions)
         self.store.join_events(self.app.name)
-        self.register_birth()
-        self.subscribe()
+        self._rq.register_birth()
+        self._rq.subscribe()
         self.set_state(WorkerStatus.IDLE)
         capture.install()
         if threading.current_thread() is threading.main_thread():
             deadline.install()
             self._waiter.install()
             self._install_signal_handlers()
-        for body in (self._beat, lambda: self.dispatcher.run(self._is_stopping), lambda: self.housekeeper.run(self._is_stopping)):
+        for body in (
+            self._beat,
+            lambda: self.dispatcher.run(self._is_stopping),
+            lambda: self.housekeeper.run(self._is_stopping),
+        ):
             thread = threading.Thread(target=body, daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -171,11 +176,16 @@ class FlowWorker(BaseWorker):
         self.engine.close()
         try:
             self.housekeeper.resign()
-            self.unsubscribe()
-            self.register_death()
+            self._rq.unsubscribe()
+            self._rq.register_death()
         except redis.RedisError as error:
             log.warning("worker %s: could not say goodbye: %s", self.name, error)
         log.info("worker %s: stopped", self.name)
+
+    @property
+    def _rq(self) -> Any:
+        """RQ's own methods, which carry no annotations."""
+        return self
 
     def _is_stopping(self) -> bool:
         return self._stopping
@@ -184,7 +194,7 @@ class FlowWorker(BaseWorker):
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
 
-    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+    def _on_signal(self, _signum: int, _frame: FrameType | None) -> None:
         """First: take no new work and finish the running step. Second: hand it back and leave."""
         if self._stopping:
             self._drain_by = 0.0
@@ -221,7 +231,7 @@ class FlowWorker(BaseWorker):
         done, self.engine.done = self.engine.done, (0, 0, 0.0)
         registered, lost = self.store.renew_leases(self.name, self.lease_ms, self.worker_ttl, held, done)
         if not registered:
-            self.register_birth()
+            self._rq.register_birth()
         if lost and frame is not None and frame.lease.composite in lost:
             log.warning("run %s: the lease of job %s was lost", frame.run_id, frame.lease.job)
             self._stop_body(LOST)
@@ -261,7 +271,7 @@ class FlowWorker(BaseWorker):
             case other:
                 log.info("command %r is not for this kind of worker", other)
 
-    def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
+    def _pubsub_exception_handler(self, exc: Exception, *_: Any) -> None:
         """The base class lets its thread die of anything but a ConnectionError: commands would go unheard."""
         log.debug("commands: %s", exc)
         time.sleep(0.5)
