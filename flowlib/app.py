@@ -148,8 +148,8 @@ class App:
                 triggers=make_triggers(where, on),
                 options=own.over(self._options).over(DEFAULTS),
                 limits=limits or Limits(),
-                idempotency=idempotency or self._idempotency,
-                retention=retention or self._retention,
+                idempotency=self._idempotency if idempotency is None else idempotency,
+                retention=self._retention if retention is None else retention,
             )
             return body
 

@@ -7,7 +7,6 @@ it is control flow, is never exported and never logged.
 
 from __future__ import annotations
 
-import sys
 from datetime import timedelta
 
 __all__ = [
@@ -27,6 +26,8 @@ __all__ = [
     "StepTimeout",
     "WorkerLost",
 ]
+
+LONGEST_WAIT = 366 * 86400.0  # seconds
 
 
 class FlowError(Exception):
@@ -219,8 +220,8 @@ class RetryAfter(FlowError):
 
     def __init__(self, delay: float | timedelta, message: str = "") -> None:
         seconds: object = delay.total_seconds() if isinstance(delay, timedelta) else delay
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= sys.float_info.max:
-            raise ConfigError(f"RetryAfter takes seconds >= 0 or a timedelta, got {delay!r}")
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= LONGEST_WAIT:
+            raise ConfigError(f"RetryAfter takes seconds >= 0 or a timedelta, at most 366 days, got {delay!r}")
         self.delay = float(seconds)
         super().__init__(message or f"try again after {self.delay:g} s")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any
 
@@ -34,6 +34,12 @@ class Limits:
     steps: int = 10_000
     losses: int = 5
 
+    def __post_init__(self) -> None:
+        for bound in fields(self):
+            value = getattr(self, bound.name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigError(f"Limits: {bound.name} must be a whole number >= 1, got {value!r}")
+
 
 @dataclass(frozen=True, slots=True)
 class Function:
@@ -47,6 +53,13 @@ class Function:
     limits: Limits = field(default_factory=Limits)
     idempotency: timedelta = timedelta(hours=24)
     retention: timedelta = timedelta(days=7)
+
+    def __post_init__(self) -> None:
+        for what, kept in (("idempotency", self.idempotency), ("retention", self.retention)):
+            if not isinstance(kept, timedelta) or kept < timedelta(seconds=1):
+                raise ConfigError(
+                    f"function {self.name!r}: {what} must be a timedelta of at least a second, got {kept!r}"
+                )
 
     @property
     def queue(self) -> str:
@@ -77,9 +90,9 @@ class Function:
 
 def check_name(what: str, name: str) -> str:
     """A name of an app or a function. Raises ConfigError."""
-    if not NAME.fullmatch(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ConfigError(
-            f"{what} {name!r}: a name has 1 to 100 letters, digits, '-', '_' or '.', and begins with a letter or digit"
+            f"{what} {name!r:.120}: a name has 1 to 100 letters, digits, '-', '_' or '.', and begins with a letter or digit"
         )
     return name
 
@@ -90,7 +103,7 @@ def function_name(body: Callable[..., Any]) -> str:
 
 def make_triggers(where: str, on: Trigger | Sequence[Trigger]) -> tuple[EventType[Any], ...]:
     """Triggers from what a user wrote; a plain string takes any dict. Raises ConfigError."""
-    given = [on] if isinstance(on, str | EventType) else list(on)
+    given = on if isinstance(on, Sequence) and not isinstance(on, str) else [on]
     triggers = tuple(EventType(t, dict) if isinstance(t, str) else t for t in given)
     if not triggers or not all(isinstance(t, EventType) for t in triggers):
         raise ConfigError(f"{where}: on= takes an event name, an EventType, or several of them, got {on!r}")

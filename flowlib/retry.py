@@ -5,16 +5,28 @@ Pure: the random number arrives as an argument, and nothing here waits.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from .errors import ConfigError, NondeterminismError, NonRetriable, PayloadError, RetryAfter, StepFailed, WorkerLost
+from .errors import (
+    LONGEST_WAIT,
+    ConfigError,
+    NondeterminismError,
+    NonRetriable,
+    PayloadError,
+    RetryAfter,
+    StepFailed,
+    WorkerLost,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 ATTRIBUTE = "__flow_options__"
+MOST_FACTOR = 1e6
+QUEUE = re.compile(r"[^|\n\r ,]{1,100}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +44,21 @@ class Backoff:
     jitter: bool = True
 
     def __post_init__(self) -> None:
-        if self.first < 0 or self.factor < 1 or self.cap < 0:
-            raise ConfigError(f"{self}: first and cap must be >= 0 seconds, factor >= 1")
+        waits = _within(0, self.first, LONGEST_WAIT) and _within(0, self.cap, LONGEST_WAIT)
+        if not (waits and _within(1, self.factor, MOST_FACTOR)):
+            raise ConfigError(f"{self}: first and cap must be seconds from 0 to 366 days, factor from 1 to a million")
 
     def delay(self, failures: int, roll: float) -> float:
         """Seconds to wait after the `failures`-th failed attempt; `roll` is a random number from [0, 1)."""
         try:
             full = min(self.cap, self.first * self.factor ** (failures - 1))
         except OverflowError:
-            full = self.cap
+            full = self.cap if self.first else 0.0
         return full * roll if self.jitter else full
+
+
+def _within(least: float, value: object, most: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +93,18 @@ def make_options(
         raise ConfigError(f"{where}: retries must be a whole number >= 0, got {retries!r}")
     if isinstance(timeout, timedelta):
         timeout = timeout.total_seconds()
-    if timeout is not None and not timeout > 0:
-        raise ConfigError(f"{where}: timeout must be more than 0 seconds, got {timeout!r}")
+    if timeout is not None and not (_within(0, timeout, LONGEST_WAIT) and timeout > 0):
+        raise ConfigError(f"{where}: timeout must be more than 0 seconds and at most 366 days, got {timeout!r}")
     if isinstance(backoff, timedelta):
         backoff = backoff.total_seconds()
-    if isinstance(backoff, int | float):
-        if backoff < 0:
-            raise ConfigError(f"{where}: backoff must be >= 0 seconds, got {backoff!r}")
+    if backoff is not None and not isinstance(backoff, Backoff):
+        if not _within(0, backoff, LONGEST_WAIT):
+            raise ConfigError(f"{where}: backoff must be a Backoff, or seconds from 0 to 366 days, got {backoff!r}")
         backoff = Backoff(first=backoff, factor=1.0, cap=backoff, jitter=False)
-    if queue is not None and (not queue or len(queue) > 100 or any(c in queue for c in "|\n\r ,")):
-        raise ConfigError(f"{where}: {queue!r} is no queue name: 1 to 100 characters, no blank, comma, bar or line end")
+    if queue is not None and not (isinstance(queue, str) and QUEUE.fullmatch(queue)):
+        raise ConfigError(
+            f"{where}: queue {queue!r:.120}: its name must have 1 to 100 characters, no blank, comma, bar or line end"
+        )
     return Options(retries, backoff, None if timeout is None else float(timeout), queue)
 
 

@@ -17,14 +17,14 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
-from .errors import ConfigError
+from .errors import LONGEST_WAIT, ConfigError
 from .journal import RUN, SLEEP
 from .retry import NO_OPTIONS, Backoff, Options, make_options
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LONGEST_SLEEP = timedelta(days=366)
+LONGEST_SLEEP = timedelta(seconds=LONGEST_WAIT)
 
 
 class Call(Protocol):
