@@ -48,7 +48,7 @@ def run_step(run: str, step: str, location: str) -> Any:
         return _retry(frame.retry_in)
     if frame.failure is not None:
         raise frame.failure
-    memo: Memo | None = frame.journal.memos.get(frame.journal.mine)
+    memo: Memo | None = frame.memos.get(frame.job.journal.mine)
     return jsonable(frame.result) if memo is not None else None
 
 

@@ -228,7 +228,7 @@ class FlowWorker(BaseWorker):
     def _renew(self) -> None:
         frame = self.engine.frame
         held = [frame.lease.composite] if frame is not None else []
-        done, self.engine.done = self.engine.done, (0, 0, 0.0)
+        done = self.engine.take_done()
         registered, lost = self.store.renew_leases(self.name, self.lease_ms, self.worker_ttl, held, done)
         if not registered:
             self._rq.register_birth()

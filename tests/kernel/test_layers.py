@@ -20,15 +20,20 @@ LAYERS = """
     cli
     testing
     worker
+    job
     metrics
     app
-    engine
+    runs
     dispatch
+    engine
+    held attempt
+    outcome
     store
     keys wire
-    step
+    capture deadline
+    step timeline
     journal
-    server function retry cron codec shape model errors
+    server function retry cron codec shape hints scalar model ulid errors
 """
 RANK = {name: rank for rank, line in enumerate(LAYERS.strip().splitlines()) for name in line.split()}
 PURE = {name for name, rank in RANK.items() if rank >= RANK["step"]} - {"server"}
@@ -62,7 +67,7 @@ def imported(file: Path) -> Iterator[str]:
 def known(file: Path) -> set[str]:
     """The other modules of flowlib that a file imports; `from flowlib import App` counts as `__init__`."""
     names = [name.split(".") for name in imported(file)]
-    ours = {(name[1:] or ["__init__"])[0] for name in names if name[0] == "flowlib"}
+    ours = {(name[1:] or ["__init__"])[0] for name in names if name[0] == "flowlib"} - {"__version__"}
     return {name if name in MODULES else "__init__" for name in ours} - {module_of(file)}
 
 
