@@ -23,7 +23,6 @@ from .app import App
 from .codec import jsonable
 from .engine import LOST, Engine, Frame
 from .errors import ConfigError
-from .model import Memo
 from .store import Claim, Store
 
 if TYPE_CHECKING:
@@ -48,18 +47,17 @@ def run_step(run: str, step: str, location: str) -> Any:
         return _retry(frame.retry_in)
     if frame.failure is not None:
         raise frame.failure
-    memo: Memo | None = frame.memos.get(frame.job.journal.mine)
-    return jsonable(frame.result) if memo is not None else None
+    return jsonable(frame.result)
 
 
 def chain(job: Job, _connection: redis.Redis, _result: Any, *_: Any) -> None:
     """on_success: the step is recorded; go on to the next one. Coming again, it finds nothing to do."""
-    _play(job, job.args[2])
+    _play(job, job.args[2], only_recorded=True)
 
 
 def chain_failed(job: Job, _connection: redis.Redis, *_error: Any) -> None:
     """on_failure: the step is recorded as failed; the function goes on with its StepFailed."""
-    _play(job, job.args[2])
+    _play(job, job.args[2], only_recorded=True)
 
 
 def _retry(delay: float) -> Retry:
@@ -68,7 +66,8 @@ def _retry(delay: float) -> Retry:
     return Retry(max=1_000_000, interval=math.ceil(delay))
 
 
-def _play(job: Job, location: str) -> Frame | None:
+def _play(job: Job, location: str, only_recorded: bool = False) -> Frame | None:
+    """None when the job is not ours to run: another worker has it, or its run has gone on without it."""
     app = load(location)
     store = _store(job)
     engine = Engine(store, job.worker_name or "rq", lease_ms=LEASE_MS, exec_prefix="rq-")

@@ -160,6 +160,11 @@ class Wire:
             time.sleep(wait)
             wait = min(wait * 2 if wait < _LONGEST_WAIT / 4 else wait + _LONGEST_WAIT / 4, _LONGEST_WAIT)
 
+    def settle(self) -> None:
+        """Read the verdict on what was posted; it is sent again as long as there is none."""
+        if self._unanswered:
+            self.call_all([])
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.disconnect()
