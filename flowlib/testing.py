@@ -1,0 +1,321 @@
+"""Aids for tests of what must survive: a worker that kills itself at an exact place, and a check of all that is stored.
+
+    python -m flowlib.testing worker tests.crash.story:app --kill-at 7 --when after
+
+runs a worker whose process ends by SIGKILL right after its main thread has sent its seventh command to Redis, before
+the reply is read. `check_invariants(store)` reads every key at one instant and says what is wrong, in words.
+
+For tests only: the check holds up all writers while it reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+
+import msgpack
+
+from .app import DEFAULT_URL
+from .job import load
+from .journal import ENTRY
+from .model import RUNNING
+from .store import Store
+from .wire import FOREVER, Wire
+from .worker import FlowWorker
+
+BEFORE, AFTER = "before", "after"
+
+
+# -- a worker that dies where it is told -----------------------------------------------------------------------------
+
+
+def deadly_wire(kill_at: int, when: str, any_thread: bool = False) -> type[Wire]:
+    """A Wire whose process is killed at the `kill_at`-th command, or pipeline, that the main thread, or any, sends.
+
+    `when` is "before" (Redis never sees the command) or "after" (Redis has it, the reply is not read). 0: never.
+    """
+    numbers = count(1)
+
+    class DeadlyWire(Wire):
+        def _send(self, data: bytes) -> None:
+            counts = any_thread or threading.current_thread() is threading.main_thread()
+            fatal = counts and next(numbers) == kill_at
+            if fatal and when == BEFORE:
+                os.kill(os.getpid(), signal.SIGKILL)
+            super()._send(data)
+            if fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return DeadlyWire
+
+
+def run_worker(
+    location: str, url: str, *, kill_at: int = 0, when: str = BEFORE, any_thread: bool = False, **settings: Any
+) -> None:
+    """A worker of the app at MODULE:APP in this process's main thread; `settings` are those of FlowWorker."""
+    wire = deadly_wire(kill_at, when, any_thread)
+    store = Store(url, patience=FOREVER, give_up=lambda: worker._gone, wire=wire)
+    worker = FlowWorker(app=load(location).connect(url), store=store, **settings)
+    worker.work()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m flowlib.testing")
+    worker = parser.add_subparsers(required=True).add_parser("worker", help="a worker that dies where it is told")
+    worker.add_argument("app", metavar="MODULE:APP")
+    worker.add_argument("--kill-at", type=int, default=0, metavar="N", help="the command to die at; 0: never")
+    worker.add_argument("--when", choices=(BEFORE, AFTER), default=BEFORE, help="before it is sent, or right after")
+    worker.add_argument("--any-thread", action="store_true", help="count what all threads send, not only the main one")
+    worker.add_argument("--lease-ms", type=int, default=500)
+    worker.add_argument("--redis-url", default=os.environ.get("FLOW_REDIS_URL") or DEFAULT_URL)
+    given = parser.parse_args(arguments)
+    run_worker(
+        given.app, given.redis_url, kill_at=given.kill_at, when=given.when, any_thread=given.any_thread,
+        lease_ms=given.lease_ms,
+    )  # fmt: skip
+
+
+# -- what must hold at every instant ---------------------------------------------------------------------------------
+
+
+def check_invariants(store: Store) -> list[str]:
+    """What is wrong with all that is stored: nothing, if every promise holds. Each line names the run, job or counter.
+
+    Checked are: every unfinished run has exactly one thing that will move it (I4), memos are written once (I1), ended runs
+    have left nothing behind (I6), leases, timers and queues agree with the jobs, counters with the histories (I7).
+    Counters are compared only while no run has expired and no history was cut.
+
+    >>> assert check_invariants(app.store) == []
+    """
+    stored = Stored(store)
+    checks = (_unfinished, _ended, _leases, _timers, _queues, _memos, _gauges, _counters)
+    return [fault for check in checks for fault in check(stored)]
+
+
+class Stored:
+    """All keys of flowlib and of RQ, read while nobody could write."""
+
+    def __init__(self, store: Store) -> None:
+        self.prefix, self.rq = store.keys.prefix, store.keys.rq
+        self.values: dict[str, Any] = {}
+        self.expiring: set[str] = set()
+        with _still(store):
+            self._read(store)
+        self.leases: dict[str, float] = self.values.get(store.keys.leases, {})
+        self.timers: dict[str, float] = self.values.get(store.keys.timers, {})
+        self.runs: dict[str, dict[str, str]] = self.under(f"{self.prefix}:run:")
+        self.jobs = {job: f for job, f in self.under(f"{self.rq}:job:").items() if "flow_run" in f}
+        self.queued = Counter(
+            job for key, jobs in self.under(f"{self.rq}:queue:").items() if ":" not in key for job in jobs
+        )
+        self.histories = {run: [msgpack.unpackb(e, strict_map_key=False, unicode_errors="surrogatepass") for e in entries]
+                          for run, entries in self.under(f"{self.prefix}:history:").items()}  # fmt: skip
+
+    def _read(self, store: Store) -> None:
+        client = store.client
+        keys = sorted({key for prefix in (self.prefix, self.rq) for key in client.scan_iter(f"{prefix}:*", count=1000)})
+        pipe = client.pipeline(transaction=False)
+        for key in keys:
+            pipe.type(key)
+            pipe.pttl(key)
+        replies = pipe.execute()
+        read = {
+            b"string": pipe.get, b"hash": pipe.hgetall, b"list": lambda key: pipe.lrange(key, 0, -1),
+            b"set": pipe.smembers, b"zset": lambda key: pipe.zrange(key, 0, -1, withscores=True), b"stream": pipe.xlen,
+        }  # fmt: skip
+        for key, kind in zip(keys, replies[::2], strict=True):
+            read[kind](key)
+        for key, kind, ttl, value in zip(keys, replies[::2], replies[1::2], pipe.execute(), strict=True):
+            name = key.decode()
+            history = name.startswith(f"{self.prefix}:history:")
+            self.values[name] = value if history else _readable(dict(value) if kind == b"zset" else value)
+            if ttl >= 0:
+                self.expiring.add(name)
+
+    def under(self, prefix: str) -> dict[str, Any]:
+        """The values of all keys that begin so, by the rest of their names."""
+        return {key[len(prefix) :]: value for key, value in self.values.items() if key.startswith(prefix)}
+
+    def places(self, job: str) -> list[str]:
+        """All that will move a job: each as the status that the job must have there."""
+        fields = self.jobs.get(job, {})
+        leased = f"{job}:{fields.get('flow_exec')}" in self.leases
+        return ["started"] * leased + ["scheduled"] * (job in self.timers) + ["queued"] * self.queued[job]
+
+    def entries(self, app: str, kind: str) -> Iterator[tuple[str, dict[str, Any], str]]:
+        """(function, detail, step) of every history entry of a kind in an app."""
+        for run, history in self.histories.items():
+            if (record := self.runs.get(run)) is not None and record["app"] == app:
+                for _, entry_kind, step, _, _, detail in history:
+                    if entry_kind == kind:
+                        yield record["function"], detail or {}, step
+
+
+@contextmanager
+def _still(store: Store) -> Iterator[None]:
+    """Nobody writes, scripts included, and nothing expires."""
+    store.client.client_pause(10_000, all=False)
+    try:
+        yield
+    finally:
+        store.client.client_unpause()
+
+
+def _readable(value: Any) -> Any:
+    match value:
+        case bytes():
+            return value.decode("utf-8", "backslashreplace")
+        case dict():
+            return {_readable(key): _readable(each) for key, each in value.items()}
+        case list() | set():
+            return [_readable(each) for each in value]
+    return value
+
+
+def _unfinished(stored: Stored) -> Iterator[str]:
+    listed = {run for runs in stored.under(f"{stored.prefix}:active:").values() for run in runs}
+    for run in listed | {run for run, record in stored.runs.items() if record["status"] == RUNNING}:
+        record = stored.runs.get(run, {})
+        if run not in listed or record.get("status") != RUNNING:
+            yield f"run {run}: {'listed' if run in listed else 'not listed'} as unfinished, status {record.get('status')}"
+            continue
+        job = record["job"]
+        fields, places = stored.jobs.get(job), stored.places(job)
+        if fields is None or fields["flow_run"] != run:
+            yield f"run {run}: its job {job} is gone (I4)"
+        elif len(places) != 1:
+            yield f"run {run}: its job {job} ({fields['status']}) is moved forward by {places or 'nothing'} (I4)"
+        elif fields["status"] != places[0] and not _with_stock_worker(fields):
+            yield f"run {run}: its job {job} is {fields['status']} and should be {places[0]}"
+        elif record["state"] not in _STATES[places[0]]:
+            yield f"run {run}: its state is {record['state']!r}, its job is {places[0]}"
+
+
+_STATES = {"started": {"running"}, "scheduled": {"sleeping", "retrying", "queued"}, "queued": {"queued"}}
+
+
+def _with_stock_worker(fields: dict[str, str]) -> bool:
+    """RQ itself keeps the status of a job that one of its own workers runs."""
+    return fields.get("flow_exec", "").startswith("rq-")
+
+
+def _ended(stored: Stored) -> Iterator[str]:
+    for run, record in stored.runs.items():
+        if record["status"] == RUNNING:
+            continue
+        kept = {f"{stored.prefix}:{kind}:{run}" for kind in ("run", "memo", "history")} & stored.values.keys()
+        if forever := kept - stored.expiring:
+            yield f"run {run}: {record['status']}, and {', '.join(sorted(forever))} would stay for ever"
+        if record["state"]:
+            yield f"run {run}: {record['status']}, and its state is still {record['state']!r}"
+    for job, fields in stored.jobs.items():
+        record = stored.runs.get(fields["flow_run"], {})
+        if (record.get("status") != RUNNING or record.get("job") != job) and stored.places(job):
+            yield f"job {job}: its run is {record.get('status')} and at {record.get('job')}, yet it is {stored.places(job)}"
+
+
+def _leases(stored: Stored) -> Iterator[str]:
+    for composite in stored.leases:
+        job, exec = composite.split(":", 1)
+        if stored.jobs.get(job, {}).get("flow_exec") != exec:
+            yield f"lease {composite}: there is no such job, or another execution has it"
+    for registry, listed in stored.under(f"{stored.rq}:wip:").items():
+        for composite in listed:
+            job, exec = composite.split(":", 1)
+            if stored.jobs.get(job, {}).get("flow_shown") == exec and composite not in stored.leases:
+                yield f"job {job}: RQ lists it as started in {registry}, and nobody has its lease"
+
+
+def _timers(stored: Stored) -> Iterator[str]:
+    mirrored = {job for jobs in stored.under(f"{stored.rq}:scheduled:").values() for job in jobs}
+    for job in stored.timers:
+        if job not in stored.jobs:
+            yield f"timer of job {job}: there is no such job"
+        elif job not in mirrored:
+            yield f"timer of job {job}: not in RQ's scheduled registry"
+    for job in mirrored & stored.jobs.keys():
+        if job not in stored.timers and not _with_stock_worker(stored.jobs[job]):
+            yield f"job {job}: RQ lists it as scheduled, and it has no timer"
+
+
+def _queues(stored: Stored) -> Iterator[str]:
+    for job, times in stored.queued.items():
+        if times > 1 and stored.jobs.get(job, {}).get("status") == "queued":
+            yield f"job {job}: {times} times in its queue"
+
+
+def _memos(stored: Stored) -> Iterator[str]:
+    for run, record in stored.runs.items():
+        if record.get("dropped") != "0":
+            continue
+        memos = stored.values.get(f"{stored.prefix}:memo:{run}", {})
+        written = Counter(step for _, kind, step, *_ in stored.histories.get(run, ()) if kind == "recorded")
+        if written != Counter(memos.keys()):
+            yield f"run {run}: has memos {sorted(memos)}, and its history records {sorted(written.elements())} (I1)"
+
+
+def _gauges(stored: Stored) -> Iterator[str]:
+    for app, metrics in stored.under(f"{stored.prefix}:metrics:").items():
+        runs = [run for run in stored.runs.values() if run["app"] == app and run["state"]]
+        real = Counter(f"active|{run['function']}|{run['state']}|" for run in runs)
+        shown = Counter({name: int(value) for name, value in metrics.items() if name.startswith("active|")})
+        for gauge in sorted(real.keys() | shown.keys()):
+            if real[gauge] != shown[gauge]:
+                yield f"app {app}: {gauge} is {real[gauge]} and shown as {shown[gauge]} (I7)"
+
+
+def _counters(stored: Stored) -> Iterator[str]:
+    for app, metrics in stored.under(f"{stored.prefix}:metrics:").items():
+        listed = stored.values.get(f"{stored.prefix}:runs:{app}", {})
+        runs = [stored.runs[run] for run in listed if run in stored.runs]
+        if len(runs) != len(listed) or any(run["dropped"] != "0" for run in runs):
+            continue
+        real = Counter(_events_of(stored, app))
+        real.update(f"runs_started|{run['function']}" for run in runs)
+        real.update(f"runs_finished|{run['function']}|{run['status']}" for run in runs if run["status"] != RUNNING)
+        shown: Counter[str] = Counter()
+        for name, value in metrics.items():
+            shown[_total(name)] += int(value)
+        for total in sorted(name for name in real.keys() | shown.keys() if name.startswith(_TOTALS)):
+            if real[total] != shown[total]:
+                yield f"app {app}: {total} happened {real[total]} times, counted {shown[total]} (I7)"
+
+
+_TOTALS = ("runs_", "attempts", "recovered", "step_seconds", "queue_wait")
+
+
+def _total(name: str) -> str:
+    """A counter's name without its labels of steps and its buckets."""
+    parts = name.split("|")
+    if parts[0] in ("step_seconds", "queue_wait"):
+        return "sums" if parts[2] == "sum" else parts[0]
+    return "|".join(part for part in parts[:3] if part)
+
+
+def _events_of(stored: Stored, app: str) -> Iterator[str]:
+    """The totals that the histories of an app call for."""
+    for function, detail, _ in stored.entries(app, "recorded"):
+        if detail.get("seconds") is not None:
+            yield f"attempts|{function}|{detail['outcome']}"
+            yield "step_seconds"
+    for function, detail, _ in stored.entries(app, "failed"):
+        if detail["level"] == "step":
+            yield f"attempts|{function}|{detail['outcome']}"
+            yield "step_seconds"
+    for function, _, step in stored.entries(app, "lost"):
+        yield "recovered|lost_worker"
+        if step != ENTRY:
+            yield f"attempts|{function}|lost"
+    yield from ("recovered|orphan" for _ in stored.entries(app, "recovered"))
+    yield from ("queue_wait" for _ in stored.entries(app, "claimed"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Runs of every temper for the storm: short ones, some that fail and are tried again, some that sleep, some that compensate."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from flowlib import App, AsyncStep, Event, Limits, NonRetriable, Step, StepFailed
+
+from .ledger import noted
+
+app = App("mixture", retries=3, backoff=0.05)
+PATIENT = Limits(losses=50)  # the storm kills at random: nobody is to conclude that it was the step's fault
+
+KINDS = ("short", "flaky", "sleepy", "compensating", "async")
+
+
+def work(step: Step, id: str, number: int) -> int:
+    with noted(step, id):
+        time.sleep(0.004)
+        return number + 1
+
+
+def work_at_second_try(step: Step, id: str, number: int) -> int:
+    with noted(step, id):
+        if step.attempt == 1:
+            raise ConnectionError("the first try fails")
+        return number + 1
+
+
+def refuse(step: Step, id: str) -> int:
+    with noted(step, id):
+        raise NonRetriable("never")
+
+
+async def work_async(step: AsyncStep, id: str, number: int) -> int:
+    with noted(step, id):
+        await asyncio.sleep(0.004)
+        return number + 1
+
+
+@app.function(on="short", limits=PATIENT)
+def short(event: Event[dict[str, Any]], step: Step) -> int:
+    number = 0
+    for each in range(4):
+        number = step.run(f"s{each}", work, step, f"s{each}", number)
+    return number
+
+
+@app.function(on="flaky", limits=PATIENT)
+def flaky(event: Event[dict[str, Any]], step: Step) -> int:
+    number = step.run("a", work, step, "a", 0)
+    number = step.run("b", work_at_second_try, step, "b", number)
+    number = step.run("c", work, step, "c", number)
+    return step.run("d", work_at_second_try, step, "d", number)
+
+
+@app.function(on="sleepy", limits=PATIENT)
+def sleepy(event: Event[dict[str, Any]], step: Step) -> int:
+    number = 0
+    for each in range(4):
+        number = step.run(f"s{each}", work, step, f"s{each}", number)
+        step.sleep(f"nap{each}", 0.05 * each)
+    return number
+
+
+@app.function(on="compensating", limits=PATIENT)
+def compensating(event: Event[dict[str, Any]], step: Step) -> int:
+    number = step.run("a", work, step, "a", 0)
+    number = step.run("b", work, step, "b", number)
+    try:
+        number = step.run("refused", refuse, step, "refused")
+    except StepFailed:
+        number = step.run("c", work, step, "c", number)
+    return step.run("d", work, step, "d", number)
+
+
+@app.function(on="async", name="async", limits=PATIENT)
+async def asynchronous(event: Event[dict[str, Any]], step: AsyncStep) -> int:
+    number = 0
+    for each in range(4):
+        number = await step.run(f"s{each}", work_async, step, f"s{each}", number)
+    return number

@@ -1,0 +1,130 @@
+"""A worker killed between any two of its commands to Redis, one after the other: the run ends right, nothing is repeated.
+
+Each case has a database of its own on one server: a worker that is killed at its n-th command, before it is sent or right
+after, then a healthy one. The ledger is outside Redis.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowlib import App, Event, RunTimeout
+from flowlib.server import Server
+from flowlib.store import Store
+from flowlib.testing import AFTER, BEFORE, check_invariants
+
+from .fleet import start_worker, stop_worker
+from .ledger import AGAIN, START, Ledger
+from .story import STEPS, TOLD
+
+STORY = "tests.crash.story:app"
+LEASE_MS = 500
+FURTHEST = 60  # more commands than the story takes
+AT_ONCE = 12
+TRIES = {"first": 1, "flaky": 2, "doomed": 1, "last": 1}
+
+
+@dataclass
+class Survival:
+    """One case: what was wrong with it, if anything, and whether the worker was killed at all."""
+
+    kill_at: int
+    killed: bool
+    faults: list[str]
+
+
+@pytest.fixture
+def databases(tmp_path: Path) -> Iterator[Server]:
+    with Server.start(tmp_path / "server", config={"databases": str(FURTHEST + 1)}) as server:
+        yield server
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "place",
+    [{"when": BEFORE}, {"when": AFTER}, {"when": AFTER, "any_thread": True}],
+    ids=["before", "after", "after-in-any-thread"],
+)
+def test_a_worker_killed_at_any_command_loses_nothing_and_repeats_no_recorded_step(
+    databases: Server, tmp_path: Path, place: dict[str, Any]
+) -> None:
+    """BEHAVIOURS 142, 143; I1, I3, I4: for every n until a run passes without reaching n."""
+    passed = threading.Event()
+
+    def survive(kill_at: int) -> Survival | None:
+        if passed.is_set():
+            return None
+        url, notes = databases.url.replace("db=0", f"db={kill_at}"), tmp_path / f"{kill_at}"
+        survival = live_through(url, notes, kill_at=kill_at, **place)
+        if not survival.killed:
+            passed.set()
+        return survival
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        survivals = [each for each in pool.map(survive, range(1, FURTHEST)) if each is not None]
+    assert {s.kill_at: s.faults for s in survivals if s.faults} == {}
+    kills = [s.kill_at for s in survivals if s.killed]
+    assert passed.is_set(), f"no run passed: raise FURTHEST over {FURTHEST}"
+    assert len(kills) > 4 * len(STEPS), f"only {len(kills)} places to be killed at: does the wire still count?"
+
+
+def live_through(url: str, notes: Path, **place: Any) -> Survival:
+    store = Store(url)
+    app = App("story").connect(store=store)
+    app.send(Event("crash.story", {}, id="once"))
+    doomed = start_worker(STORY, url, notes, lease_ms=LEASE_MS, **place)
+    while doomed.is_alive() and not has_ended(app):
+        doomed.join(0.05)
+    killed = stop_worker(doomed) == -signal.SIGKILL
+    faults = check_invariants(store)
+    if not has_ended(app):
+        healthy = start_worker(STORY, url, notes, lease_ms=LEASE_MS)
+        while healthy.is_alive() and not has_ended(app):
+            healthy.join(0.05)
+        assert stop_worker(healthy) == 0
+    faults += [*faults_of(app, notes, crashes=int(killed)), *check_invariants(store)]
+    store.close()
+    return Survival(place["kill_at"], killed, faults)
+
+
+def has_ended(app: App) -> bool:
+    return any(run.finished for run in app.runs.list())
+
+
+def faults_of(app: App, notes: Path, crashes: int) -> Iterator[str]:
+    """What is wrong with the one run of the app."""
+    (run,) = app.runs.list()
+    if (run.status, run.result) != ("completed", TOLD):
+        yield f"the run is {run.status} with {run.result!r}, error {run.error}"
+    lines = Ledger(notes).lines()
+    yield from (f"step {line.step!r} was recorded and was started again" for line in lines if line.word == AGAIN)
+    started = Counter(line.step for line in lines if line.word == START)
+    if extra := started - Counter(TRIES):
+        if extra.total() > crashes:
+            yield f"started {extra} times too often for {crashes} crashes"
+    if lacking := Counter(TRIES) - started:
+        yield f"started {lacking} times too few"
+    recorded = Counter(entry.step for entry in app.runs.history(run.id) if entry.kind == "recorded")
+    if recorded != Counter(f"1:{step}" for step in STEPS):
+        yield f"memos were written {recorded} times"
+
+
+def test_the_deadly_worker_can_be_started_by_hand_and_dies_by_sigkill(redis_url: str, tmp_path: Path) -> None:
+    """At its second command: the first claim."""
+    command = [sys.executable, "-m", "flowlib.testing", "worker", STORY, "--redis-url", redis_url]
+    ended = subprocess.run(
+        [*command, "--kill-at", "2", "--when", "after"], timeout=20, capture_output=True, check=False
+    )
+    assert ended.returncode == -9, ended.stderr.decode()
+    assert b"Traceback" not in ended.stderr
