@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from flowlib import App, Event, RunTimeout
+from flowlib import App, Event
 from flowlib.server import Server
 from flowlib.store import Store
 from flowlib.testing import AFTER, BEFORE, check_invariants
@@ -110,9 +110,8 @@ def faults_of(app: App, notes: Path, crashes: int) -> Iterator[str]:
     lines = Ledger(notes).lines()
     yield from (f"step {line.step!r} was recorded and was started again" for line in lines if line.word == AGAIN)
     started = Counter(line.step for line in lines if line.word == START)
-    if extra := started - Counter(TRIES):
-        if extra.total() > crashes:
-            yield f"started {extra} times too often for {crashes} crashes"
+    if (extra := started - Counter(TRIES)) and extra.total() > crashes:
+        yield f"started {extra} times too often for {crashes} crashes"
     if lacking := Counter(TRIES) - started:
         yield f"started {lacking} times too few"
     recorded = Counter(entry.step for entry in app.runs.history(run.id) if entry.kind == "recorded")
