@@ -108,11 +108,18 @@ class Keys:
     def rq_queue(self, queue: str) -> str:
         return f"{self.rq}:queue:{queue}"
 
+    def rq_scheduled(self, queue: str) -> str:
+        return f"{self.rq}:scheduled:{queue}"
+
     def rq_job(self, job: str) -> str:
         return f"{self.rq}:job:{job}"
 
     def rq_worker(self, worker: str) -> str:
         return f"{self.rq}:worker:{worker}"
+
+    @property
+    def rq_workers(self) -> str:
+        return f"{self.rq}:workers"
 
     @property
     def rq_suspended(self) -> str:
