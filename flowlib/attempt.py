@@ -28,6 +28,7 @@ class Surroundings(Protocol):
     """What an attempt needs of its frame."""
 
     deadline: Deadline | None
+    in_loop: bool
 
     @property
     def memos(self) -> dict[str, Memo]: ...
@@ -75,7 +76,7 @@ class StepCall:
     def __enter__(self) -> None:
         self._frame.enter(self)
         self._outside = body.set(self)
-        self._deadline = self._frame.deadline = Deadline(self.options.timeout)
+        self._deadline = self._frame.deadline = Deadline(self.options.timeout, self._frame.in_loop)
         self._began = time.perf_counter()
         self._deadline.__enter__()
 

@@ -24,11 +24,12 @@ class BodyStopped(BaseException):
 class Deadline:
     """Around one body. `stop(reason)` may come from any thread; `reason` then says why the body ended early."""
 
-    def __init__(self, seconds: float | None) -> None:
+    def __init__(self, seconds: float | None, in_loop: bool = True) -> None:
         self.seconds = seconds
+        self._in_loop = in_loop
         self.reason: str | None = None
         self._thread = threading.get_ident()
-        self._on_main = threading.current_thread() is threading.main_thread()
+        self._on_main = self._thread == _MAIN_THREAD
         self._task: asyncio.Task[Any] | None = None
         self._open = False
         self._cancelled = False
@@ -36,7 +37,8 @@ class Deadline:
         self._before: tuple[Any, float, float] | None = None
 
     def __enter__(self) -> Deadline:
-        self.attach()
+        if self._in_loop:
+            self.attach()
         self._open = True
         if self._on_main:
             self._arm()
@@ -82,6 +84,8 @@ class Deadline:
     def _arm(self) -> None:
         global _running
         _running = self
+        if _installed and self.seconds is None:
+            return
         handler = signal.getsignal(signal.SIGALRM)
         if handler is not _on_alarm:  # a stock RQ worker has a handler and a timer of its own: put both back afterwards
             signal.signal(signal.SIGALRM, _on_alarm)
@@ -101,7 +105,9 @@ class Deadline:
                     signal.setitimer(signal.ITIMER_REAL, max(0.001, left - (time.monotonic() - at)))
 
 
+_MAIN_THREAD = threading.main_thread().ident
 _running: Deadline | None = None
+_installed = False
 
 
 def _on_alarm(_signum: int, _frame: FrameType | None) -> None:
@@ -116,4 +122,6 @@ def _on_alarm(_signum: int, _frame: FrameType | None) -> None:
 
 def install() -> None:
     """Make the handler the process's own, so that bodies without a timeout need no system call to be stoppable."""
+    global _installed
     signal.signal(signal.SIGALRM, _on_alarm)
+    _installed = True

@@ -110,6 +110,7 @@ class Frame:
         self._engine = engine
         self._fn = fn
         self._by_rq = by_rq
+        self.in_loop = fn.is_async
         self._record = claim.record
         self._since = time.monotonic()
         self._unwound = False
@@ -171,7 +172,7 @@ class Frame:
         return Event(name, data, text(record["event_id"]), ts)
 
     def _call_function(self, event: Event[Any]) -> Any:
-        if not self._fn.is_async:
+        if not self.in_loop:
             return self._fn.body(event, Step(self))
 
         async def call() -> Any:
@@ -209,7 +210,7 @@ class Frame:
     @property
     def _in_body(self) -> bool:
         """Is it a step's body that speaks? Coroutines beside that of the body are the function's, and may go on."""
-        return self._calling is not None and (not self._fn.is_async or body.get() is self._calling)
+        return self._calling is not None and (not self.in_loop or body.get() is self._calling)
 
     def guard(self, step_id: str) -> None:
         """Refuse a call where none may be made. A step inside a step fails the run: its body may be tried again."""
@@ -253,10 +254,13 @@ class Frame:
             self._unwind()
         if due is not None and due.until_ms is not None:
             _check_sleep(op.id, due.until_ms / 1000 - time.time())
-        stay = due is None and self._engine.may_stay(self._since)
-        exec = self._engine.next_exec() if stay else ""
-        if not self.job.chain(op, options, self._fn.queue, due, exec, self._engine.lease_ms):
-            self._unwind()
+        engine, default = self._engine, self._fn.queue
+        here = due is None and (options.queue or default) == self.lease.queue and engine.may_stay(self._since)
+        if here and self.job.place(op, options, default, engine.next_exec(), engine.lease_ms):
+            return
+        self._unwound = True
+        self.job.chain(op, options, default, due)
+        self._unwind()
 
     # -- one step ----------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 
 from . import outcome
 from .capture import Recorder
@@ -47,8 +46,9 @@ class HeldJob:
 
         def send() -> None:
             self.store.commit_step(
-                lease, op.key, packed, attempt=attempt, outcome=verdict, seconds=seconds, label=label, lines=lines
-            )
+                lease, op.key, packed, attempt=attempt, outcome=verdict, seconds=seconds, label=label, lines=lines,
+                error=memo.error,
+            )  # fmt: skip
 
         send()
         self._send_again = send
@@ -66,29 +66,34 @@ class HeldJob:
         """The function failed between steps; the job is due again, to replay it."""
         self._retry("function", self.journal.mine, error, self.calls, delay, "retry", 0.0, "")
 
-    def chain(self, op: Op, options: Options, queue: str, due: Due | None, exec: str, lease_ms: int) -> bool:
-        """End this job and make that of `op`. True when it was leased to us, under `exec`, at once: then we hold it."""
+    def place(self, op: Op, options: Options, queue: str, exec: str, lease_ms: int) -> bool:
+        """End this job and make that of `op`, ours at once under `exec`. False when RQ's workers are suspended."""
         spec = outcome.job_spec(self.lease, self._location, op.key, op.kind, options, queue)
-        stay = bool(exec) and due is None and spec.queue == self.lease.queue
-        mode = "sleep" if due is not None else "place" if stay else "push"
-        sleep_ms = "" if due is None or due.delay_ms is None else f"{due.delay_ms:.3f}"
-        until_ms = "" if due is None or due.until_ms is None else f"{due.until_ms:.3f}"
         recorded, ended, lines = self._recorded_step, self._ended, self._recorder.drain()
-        reply = self._report(
-            lambda: self.store.chain_job(
-                self.lease, recorded, ended, mode, spec, exec=exec, lease_ms=lease_ms, sleep_ms=sleep_ms,
-                until_ms=until_ms, lines=lines,
-            )
-        )  # fmt: skip
-        self._count(ended[0])
-        if reply != "placed":
+        reply = self._report(lambda: self.store.place_job(self.lease, recorded, ended, spec, exec, lease_ms, lines))
+        if reply == "suspended":
             return False
-        self.lease = replace(self.lease, exec=exec, job=spec.id, queue=spec.queue)
+        self._count(ended[0])
+        was = self.lease
+        self.lease = Lease(was.worker, exec, spec.id, was.run, was.app, was.function, spec.queue)
         self.journal.move_to(op)
         self.recorded, self._ended = False, outcome.SUPERSEDED
         self.attempt = self.calls = 1
         self.losses = 0
         return True
+
+    def chain(self, op: Op, options: Options, queue: str, due: Due | None) -> None:
+        """End this job and enqueue that of `op`, or schedule it: whoever claims it goes on from there."""
+        spec = outcome.job_spec(self.lease, self._location, op.key, op.kind, options, queue)
+        sleep_ms = "" if due is None or due.delay_ms is None else f"{due.delay_ms:.3f}"
+        until_ms = "" if due is None or due.until_ms is None else f"{due.until_ms:.3f}"
+        recorded, ended, lines = self._recorded_step, self._ended, self._recorder.drain()
+        self._report(
+            lambda: self.store.chain_job(
+                self.lease, recorded, ended, spec, sleep_ms=sleep_ms, until_ms=until_ms, lines=lines
+            )
+        )
+        self._count(ended[0])
 
     def finish(self, status: str, *, result: bytes = b"", error: ErrorInfo | None = None) -> None:
         """The run has ended."""

@@ -77,10 +77,16 @@ def _play(job: Job, location: str, only_recorded: bool = False) -> Frame | None:
     function = app.functions.get(claim.lease.function)
     if function is None:
         raise ConfigError(f"app {app.name!r} at {location} has no function {claim.lease.function!r}")
+    if only_recorded and claim.step not in claim.memos:
+        store.release_job(claim.lease, "its step is not recorded")
+        return None
     capture.install()
+    _held.clear()
     _held[job.id] = claim.lease.exec
     with closing(engine), _renewed(store, engine, claim):
-        return engine.play(function, claim, by_rq=True)
+        frame = engine.play(function, claim, by_rq=True)
+        store.wire.settle()  # the memo, which was only posted
+        return frame
 
 
 def _store(job: Job) -> Store:

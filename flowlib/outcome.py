@@ -45,10 +45,14 @@ def of_memo(memo: Memo) -> tuple[str, str]:
     if len(memo.value) > MAX_RESULT:
         shown: Any = f"<{len(memo.value)} bytes, see the run's memo>"
     else:
-        shown = jsonable(decode(memo.value))
+        shown = decode(memo.value)
         if shown is None:
             return NOTHING
-    return FINISHED, base64.b64encode(json.dumps(shown).encode()).decode()
+    try:
+        told = json.dumps(shown)
+    except (TypeError, ValueError):
+        told = json.dumps(jsonable(shown))
+    return FINISHED, base64.b64encode(told.encode()).decode()
 
 
 def of_error(error: ErrorInfo) -> tuple[str, str]:

@@ -65,6 +65,10 @@ class Lease:
     def composite(self) -> str:
         return f"{self.job}:{self.exec}"
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return self.worker, self.exec, self.job, self.run, self.app, self.function, self.queue
+
 
 @dataclass(slots=True)
 class Claim:
@@ -203,43 +207,46 @@ class Store:
         seconds: float | None,
         label: str,
         lines: bytes,
+        error: ErrorInfo | None = None,
     ) -> None:
         """Posted: on its way before the function goes on (I9); the verdict is read with the next transition.
 
         `seconds` is None for what has no body: a sleep.
         """
-        detail = {"bytes": len(memo), "outcome": outcome, "seconds": seconds}
+        detail: dict[str, Any] = {"bytes": len(memo), "outcome": outcome, "seconds": seconds}
+        if error is not None:
+            detail["error"] = error.as_dict()
         told = _told("recorded", step, attempt, lease.worker, detail)
         metrics = () if seconds is None else self._step_metrics(lease, outcome, label, seconds)
-        ours = (lease.worker, lease.exec, lease.job, lease.run, lease.app, lease.function)
         counter = f"memo_bytes|{lease.function}||"
-        self.wire.post(self._pack("commit_step", *ours, step, memo, told, lines, counter, *metrics))
+        self.wire.post(self._pack("commit_step", *lease.parts, step, memo, told, lines, counter, *metrics))
+
+    def place_job(
+        self, lease: Lease, recorded: str, ended: tuple[str, str], spec: JobSpec, exec: str, lease_ms: int, lines: bytes
+    ) -> str:
+        """`placed`, `suspended`, `fenced` or `unrecorded`. `ended` is the old job's status and RQ outcome."""
+        told = _told("claimed", spec.step, 1, lease.worker, {"kind": spec.kind, "queue": spec.queue, "in_place": True})
+        reply = self._call(
+            "place_job", *lease.parts, recorded, *ended, _ttl(ended), exec, lease_ms, lines, told, *spec.args()
+        )
+        return cast(str, reply.decode())
 
     def chain_job(
         self,
         lease: Lease,
         recorded: str,
         ended: tuple[str, str],
-        mode: str,
         spec: JobSpec,
         *,
-        exec: str = "",
-        lease_ms: int = 0,
         sleep_ms: str = "",
         until_ms: str = "",
         lines: bytes = b"",
     ) -> str:
-        """`placed`, `queued`, `scheduled`, `fenced` or `unrecorded`. `ended` is the old job's status and RQ outcome."""
-        told = b""
-        if mode == "place":
-            told = _told(
-                "claimed", spec.step, 1, lease.worker, {"kind": spec.kind, "queue": spec.queue, "in_place": True}
-            )
-        ours = (lease.worker, lease.exec, lease.job, lease.run, lease.app, lease.function, lease.queue)
+        """`queued`, `scheduled`, `fenced` or `unrecorded`; a sleep is for some ms, or until a time in ms."""
+        mode = "sleep" if sleep_ms or until_ms else "push"
         reply = self._call(
-            "chain_job", *ours, recorded, *ended, _ttl(ended), mode, exec, lease_ms, sleep_ms, until_ms, lines, told,
-            *spec.args(),
-        )  # fmt: skip
+            "chain_job", *lease.parts, recorded, *ended, _ttl(ended), mode, sleep_ms, until_ms, lines, *spec.args()
+        )
         return cast(str, reply.decode())
 
     def fail_attempt(
@@ -257,11 +264,20 @@ class Store:
         lines: bytes,
     ) -> str:
         """`retrying` or `fenced`. `level` is `step`, or `function` for an error between steps."""
-        ours = (lease.worker, lease.exec, lease.job, lease.run, lease.app, lease.function, lease.queue)
         packed = msgpack.packb(error.as_dict(), unicode_errors="surrogatepass")
         metrics = self._step_metrics(lease, outcome, label, seconds) if level == "step" else ()
         reply = self._call(
-            "fail_attempt", *ours, level, attempt, delay_ms, packed, outcome, f"{seconds:.6f}", lines, step, *metrics
+            "fail_attempt",
+            *lease.parts,
+            level,
+            attempt,
+            delay_ms,
+            packed,
+            outcome,
+            f"{seconds:.6f}",
+            lines,
+            step,
+            *metrics,
         )
         return cast(str, reply.decode())
 

@@ -76,12 +76,13 @@ def _assemble(name: str) -> bytes:
 
 
 def _pack_all(args: tuple[Any, ...]) -> bytes:
-    out = []
-    for arg in args:
-        if type(arg) is not bytes:
-            arg = arg.encode("utf-8", "surrogatepass") if type(arg) is str else str(arg).encode()
-        out.append(b"$%d\r\n%s\r\n" % (len(arg), arg))
-    return b"".join(out)
+    return b"".join([_pack_one(arg) for arg in args])
+
+
+def _pack_one(arg: Any) -> bytes:
+    if type(arg) is not bytes:
+        arg = arg.encode("utf-8", "surrogatepass") if type(arg) is str else str(arg).encode()
+    return b"$%d\r\n%b\r\n" % (len(arg), arg)
 
 
 def command(*args: Any) -> Packed:

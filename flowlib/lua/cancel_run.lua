@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
---#include clock run job finish
+--#include clock run metrics job queue finish
 -- cancel_run: end an unfinished run from outside: its job leaves queue, timers and worker; a late report is fenced (I2).
 -- KEYS   1 {P}:leases   and those of the libraries
 -- ARGV   1 P  2 R  3 run  4 reason

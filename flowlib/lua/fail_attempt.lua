@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
---#include clock run job
+--#include clock run metrics job queue
 -- fail_attempt: an attempt failed and there is another to come: the same job is due again later.
 -- A step's attempts are counted on its job; an error between steps counts as a call of the function, on the last job.
 -- KEYS   1 {P}:leases   and those of the libraries
@@ -18,10 +18,10 @@ redis.call('HSET', job_key(job), 'flow_failed', exec, level == 'step' and 'flow_
 note_lines(run, worker, ARGV[16])
 note(run, 'failed', step, attempt, worker,
   {error = cmsgpack.unpack(ARGV[13]), level = level, outcome = ARGV[14], seconds = tonumber(ARGV[15]), retry_at = NOW + delay})
-redis.call('HSET', run_key(run), 'due', ms(NOW + delay), 'attempt', level == 'step' and attempt + 1 or 1)
+redis.call('HSET', run_key(run), 'due', NOW + delay, 'attempt', level == 'step' and attempt + 1 or 1)
 if ARGV[18] then observe_step(app, {unpack(ARGV, 18, 21)}) end
 if by_rq(exec) then
-  redis.call('HSET', job_key(job), 'flow_queued', ms(NOW + delay))
+  redis.call('HSET', job_key(job), 'flow_queued', NOW + delay)
   set_state(run, app, fn, 'running', 'retrying')
 elseif delay > 0 then
   schedule_job(job, queue, NOW + delay)

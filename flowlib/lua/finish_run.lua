@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
---#include clock run job finish
+--#include clock run metrics job finish
 -- finish_run: the function returned or failed for good: end its last job and the run, in one stroke (I6).
 -- KEYS   1 {P}:leases   and {P}:memo:{run}, those of the libraries
 -- ARGV   1 P  2 R  3 worker  4 execution id  5 job  6 run  7 queue  8 step that must be recorded, or ''

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
---#include clock run job
+--#include clock run metrics job queue
 -- fire_due: jobs whose time has come (sleeps, back-offs) go to the front of their queues, the earliest first.
 -- KEYS   1 {P}:timers   and {P}:tick, those of the libraries
 -- ARGV   1 P  2 R  3 at most
 -- reply  {how many were fired, ms until the next is due or -1}
 local timers = P .. ':timers'
-local due = redis.call('ZRANGEBYSCORE', timers, '-inf', ms(NOW), 'LIMIT', 0, ARGV[3])
+local due = redis.call('ZRANGEBYSCORE', timers, '-inf', NOW, 'LIMIT', 0, ARGV[3])
 for i = #due, 1, -1 do
   local job = due[i]
   local f = redis.call('HMGET', job_key(job), 'flow_run', 'origin', 'status', 'flow_step', 'flow_attempt')
@@ -20,6 +20,6 @@ for i = #due, 1, -1 do
     end
   end
 end
-redis.call('SET', P .. ':tick', ms(NOW))
+redis.call('SET', P .. ':tick', NOW)
 local head = redis.call('ZRANGE', timers, 0, 0, 'WITHSCORES')
 return {#due, head[2] and math.max(0, math.ceil(tonumber(head[2]) - NOW)) or -1}

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
---#include clock run job
+--#include clock run metrics job queue
 -- reap: leases that ran out belong to dead workers: their jobs go back to the front of their queues, the loss is counted.
 -- KEYS   1 {P}:leases   and those of the libraries
 -- ARGV   1 P  2 R  3 at most
 -- reply  {job, dead worker, job, dead worker, …}
 local reaped = {}
-for _, composite in ipairs(redis.call('ZRANGEBYSCORE', P .. ':leases', '-inf', ms(NOW), 'LIMIT', 0, ARGV[3])) do
+for _, composite in ipairs(redis.call('ZRANGEBYSCORE', P .. ':leases', '-inf', NOW, 'LIMIT', 0, ARGV[3])) do
   local job, exec = string.match(composite, '^([^:]+):(.+)$')
   local f = redis.call('HMGET', job_key(job), 'flow_run', 'origin', 'worker_name', 'flow_step', 'flow_attempt', 'flow_exec')
   redis.call('ZREM', P .. ':leases', composite)

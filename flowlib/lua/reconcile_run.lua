@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
---#include clock run job
+--#include clock run metrics job queue
 -- reconcile_run: an unfinished run that nothing would move forward (I4): put the job of its current step back.
 -- Looks again at everything in one stroke, so a run that has moved meanwhile is left alone. A sleep keeps its due time.
 -- KEYS   1 {P}:leases   and those of the libraries

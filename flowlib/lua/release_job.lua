@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
---#include clock run job
+--#include clock run metrics job queue
 -- release_job: a living worker hands a job back that it will not finish: no attempt and no loss is counted.
 -- KEYS   1 {P}:leases   and those of the libraries
 -- ARGV   1 P  2 R  3 worker  4 execution id  5 job  6 run  7 queue  8 delay ms (0: to the front of its queue)  9 reason

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
---#include clock run job
+--#include clock job
 -- renew_leases: a worker's heartbeat: extend the leases that it knows of (an orphaned claim is not renewed, so it is reaped).
 -- KEYS   1 {P}:leases   and {R}:worker:{w} {R}:worker:{w}:executions, those of the libraries
 -- ARGV   1 P  2 R  3 worker  4 lease ms  5 worker key's lifetime s  6, 7 jobs that it ended well, and failed, since last
 --        8 seconds that they took  9.. `job:execution`
 -- reply  {1 or 0: is the worker registered with RQ, a lease that was lost, …}
-local worker, until_ms = ARGV[3], ms(NOW + tonumber(ARGV[4]))
+local worker, until_ms = ARGV[3], NOW + tonumber(ARGV[4])
 local key = R .. ':worker:' .. worker
 local lost, now = {redis.call('HEXISTS', key, 'birth')}, iso(NOW)
 for i = 9, #ARGV do
@@ -14,7 +14,7 @@ for i = 9, #ARGV do
     redis.call('ZADD', P .. ':leases', until_ms, composite)
     redis.call('HSET', job_key(string.match(composite, '^[^:]+')), 'last_heartbeat', now)
     if redis.call('EXISTS', R .. ':execution:' .. composite) == 1 then
-      redis.call('HSET', R .. ':execution:' .. composite, 'last_heartbeat', ms(NOW / 1000))
+      redis.call('HSET', R .. ':execution:' .. composite, 'last_heartbeat', NOW / 1000)
     end
   else
     lost[#lost + 1] = composite

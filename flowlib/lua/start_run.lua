@@ -1,5 +1,5 @@
 #!lua
---#include clock run job
+--#include clock run metrics job queue
 -- start_run: an event starts a function: idempotency, the run's record and its first job, all or nothing (I5).
 -- KEYS   1 {P}:leases (names the slot; scripts build the other keys from the prefixes)
 --        {P}:once:{app}:{fn}:{event} {P}:run:{run} {P}:runs:{app} {P}:active:{app}, and those of the libraries
@@ -14,12 +14,12 @@ if earlier then return {0, earlier} end
 if redis.call('EXISTS', run_key(run)) == 1 then return {0, run} end
 local spec = {unpack(ARGV, 13, 21)}
 redis.call('SET', once, run, 'PX', ARGV[10])
-redis.call('HSET', run_key(run), 'app', app, 'function', fn, 'status', 'running', 'state', 'queued', 'created', ms(NOW),
+redis.call('HSET', run_key(run), 'app', app, 'function', fn, 'status', 'running', 'state', 'queued', 'created', NOW,
   'event_id', ARGV[5], 'event_name', ARGV[6], 'event_ts', ARGV[7], 'data', ARGV[8], 'job', spec[1], 'step', spec[2],
   'kind', spec[3], 'queue', spec[4], 'attempt', 1, 'bytes', 0, 'dropped', 0, 'due', '',
   'retention', ARGV[11], 'location', ARGV[12])
-redis.call('ZADD', P .. ':runs:' .. app, ms(NOW), run)
-redis.call('ZADD', P .. ':active:' .. app, ms(NOW), run)
+redis.call('ZADD', P .. ':runs:' .. app, NOW, run)
+redis.call('ZADD', P .. ':active:' .. app, NOW, run)
 put_job(run, spec, 'queued')
 know_queue(spec[4])
 redis.call('RPUSH', R .. ':queue:' .. spec[4], spec[1])

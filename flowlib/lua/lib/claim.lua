@@ -21,6 +21,6 @@ local function take_job(job, worker, exec, lease_ms)
   set_state(run, r[3], r[4], r[5], 'running')
   note(run, 'claimed', f[3], f[5] or 1, worker, {job = job, queue = queue, waited = waited, losses = tonumber(f[7]) or 0})
   observe(r[3], 'queue_wait', queue, '', WAIT_EDGES, waited)
-  return {job, queue, f[3], f[4], f[5] or '1', f[6] or '1', f[7] or '0', ms(waited), redis.call('HGETALL', run_key(run)),
+  return {job, queue, f[3], f[4], f[5] or '1', f[6] or '1', f[7] or '0', string.format('%.6f', waited), redis.call('HGETALL', run_key(run)),
     redis.call('HGETALL', P .. ':memo:' .. run)}
 end

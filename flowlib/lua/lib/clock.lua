@@ -4,8 +4,6 @@ local P, R = ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local NOW = time[1] * 1000 + time[2] / 1000
 
-local function ms(value) return string.format('%.3f', value) end
-
 -- RQ's dates: 2026-11-22T18:39:07.123456Z
 local iso_of, iso_is
 local function iso(at)

@@ -3,7 +3,7 @@
 local function end_run(run, status, worker, detail, fields)
   local r = redis.call('HMGET', run_key(run), 'app', 'function', 'state', 'created', 'retention', 'step', 'attempt')
   local app, fn = r[1], r[2]
-  redis.call('HSET', run_key(run), 'status', status, 'ended', ms(NOW), 'state', '', 'due', '', unpack(fields))
+  redis.call('HSET', run_key(run), 'status', status, 'ended', NOW, 'state', '', 'due', '', unpack(fields))
   note(run, status, r[6] or '', r[7], worker, detail)
   for _, kind in ipairs({'run', 'memo', 'history'}) do
     redis.call('EXPIRE', P .. ':' .. kind .. ':' .. run, r[5])

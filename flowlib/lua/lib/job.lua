@@ -22,32 +22,7 @@ local function put_job(run, spec, status, more)
   redis.call('HSET', key, 'created_at', now, 'enqueued_at', now, 'data', spec[6], 'origin', spec[4],
     'description', spec[7], 'timeout', spec[5], 'result_ttl', spec[8], 'failure_ttl', spec[9], 'status', status,
     'success_callback_name', 'flowlib.job.chain', 'failure_callback_name', 'flowlib.job.chain_failed',
-    'flow_run', run, 'flow_step', spec[2], 'flow_kind', spec[3], 'flow_queued', ms(NOW), unpack(more or {}))
-end
-
-local function know_queue(queue)
-  if redis.call('SADD', P .. ':queues', queue) == 1 then redis.call('SADD', R .. ':queues', queue) end
-end
-
--- Put a job (back) into its queue. At the front: who has waited before does not wait behind newer runs.
-local function queue_job(job, queue, at_front)
-  redis.call('HSET', job_key(job), 'status', 'queued', 'enqueued_at', iso(NOW), 'flow_queued', ms(NOW), 'worker_name', '')
-  redis.call('PERSIST', job_key(job))
-  redis.call(at_front and 'LPUSH' or 'RPUSH', R .. ':queue:' .. queue, job)
-end
-
--- The mirror in RQ's registry is rounded up to whole seconds, so that an RQ scheduler, if any, comes after us.
-local function schedule_job(job, queue, due)
-  redis.call('HSET', job_key(job), 'status', 'scheduled', 'worker_name', '', 'flow_due', ms(due))
-  redis.call('PERSIST', job_key(job))
-  redis.call('ZADD', R .. ':scheduled:' .. queue, math.ceil(due / 1000), job)
-  redis.call('ZADD', P .. ':timers', ms(due), job)
-  if redis.call('ZRANGE', P .. ':timers', 0, 0)[1] == job then redis.call('PUBLISH', P .. ':timers!', ms(due)) end
-end
-
-local function unschedule_job(job, queue)
-  redis.call('ZREM', P .. ':timers', job)
-  redis.call('ZREM', R .. ':scheduled:' .. queue, job)
+    'flow_run', run, 'flow_step', spec[2], 'flow_kind', spec[3], 'flow_queued', NOW, unpack(more or {}))
 end
 
 -- The fields of a job that is on a worker from now on, and its lease.
@@ -59,7 +34,7 @@ local function started_fields(worker, exec)
 end
 
 local function grant_lease(job, exec, lease_ms)
-  redis.call('ZADD', P .. ':leases', ms(NOW + lease_ms), lease(job, exec))
+  redis.call('ZADD', P .. ':leases', NOW + lease_ms, lease(job, exec))
 end
 
 -- The job is on no worker any more; nothing is said of how it ended.
