@@ -271,6 +271,12 @@ class FlowWorker(BaseWorker):
             case other:
                 log.info("command %r is not for this kind of worker", other)
 
+    def unsubscribe(self) -> None:
+        """The base class tells its thread to stop after it has unsubscribed: often too late, and it waits for a second."""
+        if self.pubsub_thread:
+            self.pubsub_thread.stop()
+        super().unsubscribe()  # type: ignore[no-untyped-call]
+
     def _pubsub_exception_handler(self, exc: Exception, *_: Any) -> None:
         """The base class lets its thread die of anything but a ConnectionError: commands would go unheard."""
         log.debug("commands: %s", exc)
