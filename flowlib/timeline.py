@@ -60,8 +60,8 @@ def _take(step: _Building, entry: HistoryEntry) -> None:
             step.close(entry.at, "ok")  # the step is recorded; it is the function that failed after it
         case "recorded":
             ok = detail["outcome"] == "ok"
-            error = ErrorInfo.from_dict(detail["error"]) if "error" in detail else None
-            step.close(entry.at, detail["outcome"], error=error)
+            final = ErrorInfo.from_dict(detail["error"]) if "error" in detail else None
+            step.close(entry.at, detail["outcome"], error=final)
             step.status, step.bytes = ("completed" if ok else "failed"), detail["bytes"]
         case "lost" | "released" | "cancelled":
             step.close(entry.at, _CLOSED[entry.kind])
