@@ -21,10 +21,15 @@ from typing import Any
 import redis
 from redis.exceptions import (
     AuthenticationError,
+    ClusterDownError,
     ConnectionError,
+    NoPermissionError,
     NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
     ResponseError,
     TimeoutError,
+    TryAgainError,
 )
 
 from .errors import ServerError
@@ -33,18 +38,9 @@ log = logging.getLogger("flowlib")
 
 FOREVER = float("inf")
 _FIRST_WAIT, _LONGEST_WAIT = 0.02, 1.0
-_PASSING = (
-    "LOADING",
-    "BUSY",
-    "TRYAGAIN",
-    "READONLY",
-    "MASTERDOWN",
-    "CLUSTERDOWN",
-    "OOM",
-    "MISCONF",
-    "NOREPLICAS",
-    "NOTBUSY",
-)
+# Trouble that passes by itself. redis-py takes the code off a text for which it has a class, and leaves it on others.
+_PASSING = (ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
+_PASSING_CODES = ("BUSY", "MISCONF", "NOREPLICAS", "NOTBUSY")
 
 Packed = tuple[bytes, "Script | None"]
 
@@ -190,7 +186,7 @@ class Wire:
             except NoScriptError as error:
                 problem = problem or error
             except ResponseError as error:
-                if str(error).startswith(_PASSING):
+                if isinstance(error, _PASSING) or str(error).startswith(_PASSING_CODES):
                     problem = problem or error
                 else:
                     fatal = fatal or error
@@ -220,13 +216,13 @@ def explain(error: Exception, url: str) -> ServerError:
     """A Redis error as one line with its remedy; a password in the URL is never shown."""
     shown = re.sub(r"//[^@/]*@", "//…@", url)
     text = str(error)
-    if isinstance(error, AuthenticationError) or "WRONGPASS" in text or "NOAUTH" in text:
+    if isinstance(error, AuthenticationError):
         return ServerError(f"Redis at {shown} refuses the user name or password: set them in FLOW_REDIS_URL")
-    if "NOPERM" in text:
+    if isinstance(error, NoPermissionError):
         return ServerError(
             f"Redis at {shown} does not permit what flowlib needs: {text}; see the ACL in deploy/redis.conf"
         )
-    if "OOM" in text:
+    if isinstance(error, OutOfMemoryError):
         return ServerError(f"Redis at {shown} is full and refuses new work: raise maxmemory; nothing was stored")
     if isinstance(error, ResponseError):
         return ServerError(f"Redis at {shown} says: {text}")
