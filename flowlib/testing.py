@@ -126,13 +126,15 @@ class Stored:
             pipe.type(key)
             pipe.pttl(key)
         replies = pipe.execute()
+        known = zip(keys, replies[::2], replies[1::2], strict=True)
+        found = [(key, kind, ttl) for key, kind, ttl in known if kind != b"none"]  # some have just expired
         read = {
             b"string": pipe.get, b"hash": pipe.hgetall, b"list": lambda key: pipe.lrange(key, 0, -1),
             b"set": pipe.smembers, b"zset": lambda key: pipe.zrange(key, 0, -1, withscores=True), b"stream": pipe.xlen,
         }  # fmt: skip
-        for key, kind in zip(keys, replies[::2], strict=True):
+        for key, kind, _ in found:
             read[kind](key)
-        for key, kind, ttl, value in zip(keys, replies[::2], replies[1::2], pipe.execute(), strict=True):
+        for (key, kind, ttl), value in zip(found, pipe.execute(), strict=True):
             name = key.decode()
             history = name.startswith(f"{self.prefix}:history:")
             self.values[name] = value if history else _readable(dict(value) if kind == b"zset" else value)

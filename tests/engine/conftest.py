@@ -1,0 +1,122 @@
+"""`desk`: the acts of a worker done one by one, by hand, without a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import pytest
+
+from flowlib import App
+from flowlib.codec import encode
+from flowlib.journal import ENTRY, RUN, SLEEP
+from flowlib.model import ErrorInfo, HistoryEntry, Memo
+from flowlib.outcome import make_job, of_entry, of_memo
+from flowlib.runs import Runs
+from flowlib.store import Claim, JobSpec, Lease, Store, pack_memo
+from flowlib.testing import Stored, check_invariants
+from flowlib.ulid import ulid
+from flowlib.wire import command
+from flowlib.worker.housekeeping import Housekeeper
+
+LOCATION = "nowhere:app"
+ERROR = ErrorInfo("ValueError", "it failed", "", "a", 1)
+
+app = App("desk")
+
+
+@app.function(on="go")
+def errand(event: Any, step: Any) -> None:
+    """Declared, and never called: the tests do what its worker would do."""
+
+
+class Desk:
+    """One store, and one function whose steps are `a`, `b`, …; a verdict is what the script replied."""
+
+    def __init__(self, url: str) -> None:
+        self.store = Store(url, patience=1.0)
+        self.store.register_app("desk", app.functions)
+        self.function = app.functions["errand"]
+        self.runs = Runs(lambda: self.store, "desk", app.functions)
+        self.house = Housekeeper(self.store, "house", event_retention_ms=0)
+        self._numbers = count(1)
+
+    # -- a job's life ------------------------------------------------------------------------------------------------
+
+    def start(self, event_id: str = "event", run: str = "") -> Any:
+        """The reply of start_run: [1 or 0, run id]."""
+        run = run or ulid(1_700_000_000_000, event_id.encode().ljust(10)[:10])
+        job = make_job("desk", "errand", run, LOCATION, ENTRY, RUN, None, "flow")
+        event = (event_id, "go", encode({}, where="data"), 0)
+        return self.store.send_all([self.store.start_run(self.function, run, event, LOCATION, job)])[0]
+
+    def claim(self, worker: str = "anna", lease_ms: int = 60_000) -> Claim:
+        claim = self.store.claim_job(worker, f"exec-{next(self._numbers)}", lease_ms, ["flow"])
+        assert isinstance(claim, Claim), claim
+        return claim
+
+    def at_step(
+        self, step: str = "a", *, event_id: str = "event", worker: str = "anna", lease_ms: int = 60_000
+    ) -> Lease:
+        """A new run, and the lease of its first step's job."""
+        self.start(event_id)
+        lease = self.claim(worker).lease
+        assert self.push(lease, step, recorded="") == "queued"
+        return self.claim(worker, lease_ms).lease
+
+    def commit(self, lease: Lease, value: Any = 1, step: str = "a") -> str:
+        memo = pack_memo(Memo(encode(value, where="value")))
+        self.store.commit_step(
+            lease, f"1:{step}", memo, attempt=1, outcome="ok", seconds=0.01, label=step, lines=b""
+        )  # fmt: skip
+        verdict, _ = self.store.wire.call_all([command("PING")])
+        return str(verdict.decode())
+
+    def place(self, lease: Lease, to: str = "b", recorded: str = "a") -> str:
+        """The next job, at once with the same worker, under the execution `exec-next`."""
+        step, ended, spec = self._next(lease, to, recorded, RUN)
+        return self.store.place_job(lease, step, ended, spec, "exec-next", 60_000, b"")
+
+    def push(self, lease: Lease, to: str = "b", recorded: str = "a") -> str:
+        return self.store.chain_job(lease, *self._next(lease, to, recorded, RUN))
+
+    def sleep(self, lease: Lease, to: str = "nap", recorded: str = "a", ms: int = 60_000) -> str:
+        return self.store.chain_job(lease, *self._next(lease, to, recorded, SLEEP), sleep_ms=f"{ms}")
+
+    def _next(self, lease: Lease, to: str, recorded: str, kind: str) -> tuple[str, tuple[str, str], JobSpec]:
+        """What must be recorded, how the job ends, and the next one; `recorded` is empty for a run's first job."""
+        spec = make_job("desk", "errand", lease.run, LOCATION, f"1:{to}", kind, None, "flow")
+        if not recorded:
+            return "", of_entry(ENTRY), spec
+        return f"1:{recorded}", of_memo(Memo(encode(1, where="value"))), spec
+
+    def fail(self, lease: Lease, *, level: str = "step", attempt: int = 1, delay_ms: int = 60_000) -> str:
+        return self.store.fail_attempt(
+            lease, "1:a", ERROR, level=level, attempt=attempt, delay_ms=delay_ms, outcome="retry", seconds=0.01,
+            label="a", lines=b"",
+        )  # fmt: skip
+
+    def finish(self, lease: Lease, recorded: str = "a") -> str:
+        ended = of_memo(Memo(encode(1, where="value")))
+        result = encode("done", where="result")
+        return self.store.finish_run(lease, f"1:{recorded}" if recorded else "", ended, "completed", result=result)
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    def stored(self) -> dict[str, Any]:
+        """All that is stored, to be compared: two equal pictures mean that nothing was written between them."""
+        return Stored(self.store).values
+
+    def faults(self) -> list[str]:
+        return check_invariants(self.store)
+
+    def history(self, run: str, *kinds: str) -> list[HistoryEntry]:
+        return [entry for entry in self.runs.history(run) if not kinds or entry.kind in kinds]
+
+
+@pytest.fixture
+def desk(redis_url: str) -> Iterator[Desk]:
+    desk = Desk(redis_url)
+    yield desk
+    desk.store.close()
