@@ -1,0 +1,32 @@
+"""A worker process whose main loop runs under cProfile; the profile goes to the file that the command line names."""
+
+from __future__ import annotations
+
+import cProfile
+import sys
+from typing import Any
+
+from flowlib.worker import FlowWorker
+from tests.benchmarks.flow_chain import app
+
+
+class ProfiledWorker(FlowWorker):
+    """Between birth and death: only the main thread, which claims and runs."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.profile = cProfile.Profile()
+
+    def _start(self) -> None:
+        super()._start()
+        self.profile.enable()
+
+    def _finish(self) -> None:
+        self.profile.disable()
+        super()._finish()
+
+
+if __name__ == "__main__":
+    worker = ProfiledWorker(app=app)
+    worker.work()
+    worker.profile.dump_stats(sys.argv[1])

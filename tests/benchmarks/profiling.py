@@ -1,0 +1,95 @@
+"""Where flowlib's time goes: the server's commands and scripts in one drain, the worker's Python in another."""
+
+from __future__ import annotations
+
+import io
+import pstats
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from importlib import resources
+
+import redis
+from rich.console import Console
+from rich.table import Table
+
+from flowlib.wire import script
+from tests.benchmarks.chain import STEPS
+from tests.benchmarks.measure import Bench, bench, drain
+from tests.benchmarks.peers import Flowlib
+from tests.benchmarks.report import new_table
+
+# The slow log names the script. It would also take in each command that a script calls, and slow the script by a fifth, so
+# it begins above those.
+FLOOR_US = 10
+LOG_SCRIPTS = {"slowlog-log-slower-than": str(FLOOR_US), "slowlog-max-len": "1000000"}
+
+Row = tuple[str, int, float]  # what, calls, microseconds
+
+
+def profile(console: Console, runs: int) -> None:
+    _profile_server(console, runs)
+    _profile_worker(console, runs)
+
+
+def _profile_server(console: Console, runs: int) -> None:
+    with bench(LOG_SCRIPTS) as at:
+        peer = _filled(at, runs)
+        at.client.config_resetstat()
+        at.client.slowlog_reset()
+        steps = drain(at, peer.worker_command(), runs)
+        commands = _commands(at.client)
+        scripts = _scripts(at.client, commands)
+    console.print(f"{runs} runs of {STEPS} steps, not profiled: {steps:,.0f} steps/s, {1e6 / steps:,.0f} µs per step")
+    console.print(_table("Server: time inside scripts", "script", scripts, runs * STEPS))
+    title = "Server: time inside commands (those that scripts call are in evalsha's too)"
+    console.print(_table(title, "command", commands, runs * STEPS))
+
+
+def _profile_worker(console: Console, runs: int) -> None:
+    with bench() as at:
+        _filled(at, runs)
+        file = at.marks.path.with_name("profile")
+        steps = drain(at, [sys.executable, "-m", "tests.benchmarks.profiled_worker", str(file)], runs)
+        told = io.StringIO()
+        pstats.Stats(str(file), stream=told).strip_dirs().sort_stats("tottime").print_stats(25)
+    console.print(f"One worker's main thread under cProfile, {runs * STEPS} steps at {steps:,.0f} a second:")
+    console.print(told.getvalue().partition("\n\n")[2].strip(), markup=False)
+
+
+def _filled(at: Bench, runs: int) -> Flowlib:
+    peer = Flowlib()
+    peer.prepare(at.server.url)
+    peer.submit_together(range(runs))
+    return peer
+
+
+def _commands(client: redis.Redis) -> list[Row]:
+    stats = client.info("commandstats")
+    return [(name.removeprefix("cmdstat_"), int(s["calls"]), s["usec"]) for name, s in stats.items()]
+
+
+def _scripts(client: redis.Redis, commands: list[Row]) -> list[Row]:
+    names = {script(name).sha: name for name in _script_names()}
+    spent: dict[str, list[int]] = defaultdict(list)
+    for entry in client.slowlog_get(1_000_000):
+        words = entry["command"].split(b" ", 2)
+        if words[0].upper() == b"EVALSHA":
+            spent[names.get(words[1], "?")].append(entry["duration"])
+    rows: list[Row] = [(name, len(took), sum(took)) for name, took in spent.items()]
+    (calls, usec), *_ = ((calls, usec) for name, calls, usec in commands if name == "evalsha")
+    quick = (f"(under {FLOOR_US} µs)", calls - sum(row[1] for row in rows), usec - sum(row[2] for row in rows))
+    return [*rows, quick]
+
+
+def _script_names() -> Iterable[str]:
+    folder = resources.files("flowlib") / "lua"
+    return (file.name.removesuffix(".lua") for file in folder.iterdir() if file.name.endswith(".lua"))
+
+
+def _table(title: str, what: str, rows: list[Row], steps: int) -> Table:
+    """The fifteen that take most."""
+    table = new_table(title, what, "calls", "calls/step", "µs/call", "µs/step")
+    for name, calls, usec in sorted(rows, key=lambda row: -row[2])[:15]:
+        table.add_row(name, f"{calls:,}", f"{calls / steps:.2f}", f"{usec / max(calls, 1):.1f}", f"{usec / steps:.1f}")
+    return table
