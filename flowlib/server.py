@@ -106,6 +106,17 @@ class Server:
             raise
         return server
 
+    @classmethod
+    def find(cls, dir: Path) -> str | None:
+        """The address of the server that lives on `dir`, if one does: nothing is started, nothing taken over."""
+        server = cls(dir.absolute(), port=0, config={}, temporary=False)
+        try:
+            record = json.loads(server._lock_file.read_text())
+        except (OSError, ValueError):
+            return None
+        server.socket, server.port = Path(record["socket"]), record["port"]
+        return server.url if server._answers(server.socket) else None
+
     @property
     def url(self) -> str:
         """The address to hand to a client: the TCP port if there is one, else the socket."""

@@ -111,6 +111,15 @@ class Housekeeper:
         self._suspects = suspects
         return recovered
 
+    def stranded(self) -> set[str]:
+        """All runs that look stranded right now, and nothing is changed. One that just moves may look so for a moment."""
+        found: set[str] = set()
+        for app in cast(set[bytes], self.store.client.smembers(self.store.keys.apps)):
+            found.update(run for run, _ in self._stranded(app.decode()))
+            while self._cursors[app.decode()]:
+                found.update(run for run, _ in self._stranded(app.decode()))
+        return found
+
     def _stranded(self, app: str) -> list[tuple[str, list[str]]]:
         client, keys = self.store.client, self.store.keys
         cursor, found = client.zscan(keys.active(app), self._cursors.get(app, 0), count=10 * CHUNK)
