@@ -43,6 +43,8 @@ def steps_of(history: Iterable[HistoryEntry]) -> tuple[StepRecord, ...]:
 def _take(step: _Building, entry: HistoryEntry) -> None:
     detail = entry.detail
     step.kind = detail.get("kind", step.kind)
+    if step.status in ("completed", "failed"):
+        return  # its job came back only to call the function again, after an error between steps
     match entry.kind:
         case "queued" | "recovered":
             step.status, step.queued = "queued", entry.at
