@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import TypeVar
 
 from . import outcome
 from .capture import Recorder
@@ -16,9 +17,10 @@ from .journal import Journal, Op
 from .model import ErrorInfo, Memo
 from .retry import Options
 from .step import Due
-from .store import Claim, Lease, Store, pack_memo, text
+from .store import Claim, Lease, RedisError, Store, pack_memo, text
 
 log = logging.getLogger("flowlib.engine")
+T = TypeVar("T")
 
 
 class HeldJob:
@@ -50,7 +52,7 @@ class HeldJob:
                 error=memo.error,
             )  # fmt: skip
 
-        send()
+        self._reach(send)
         self._send_again = send
         self._took = seconds or 0.0
         self._ended = outcome.of_memo(memo)
@@ -124,11 +126,11 @@ class HeldJob:
         seconds: float,
         label: str,
     ) -> None:
-        lines = self._recorder.drain()
+        recorded, lines = self._recorded_step, self._recorder.drain()
         self._report(
             lambda: self.store.fail_attempt(
                 self.lease, step, error, level=level, attempt=attempt, delay_ms=round(delay * 1000), outcome=verdict,
-                seconds=seconds, label=label, lines=lines,
+                seconds=seconds, label=label, lines=lines, recorded=recorded,
             )
         )  # fmt: skip
         self._count(outcome.FAILED)
@@ -138,11 +140,20 @@ class HeldJob:
         self.done = (ok + (ended == outcome.FINISHED), failed + (ended == outcome.FAILED), seconds + self._took)
         self._took = 0.0
 
+    def _reach(self, speak: Callable[[], T]) -> T:
+        """Redis stays away and this worker may not wait any longer: nothing more can be said for this job."""
+        try:
+            return speak()
+        except RedisError as error:
+            self.lost = True
+            log.error("run %s: job %s could not be reported: %s", self.lease.run, self.lease.job, error)
+            raise Interrupt from error
+
     def _report(self, transition: Callable[[], str]) -> str:
-        reply = transition()
+        reply = self._reach(transition)
         if reply == "unrecorded":  # the script cache was empty just when the memo went out
-            self._send_again()
-            reply = transition()
+            self._reach(self._send_again)
+            reply = self._reach(transition)
         if reply == "fenced":
             job = self.lease.job
             self.lost = True

@@ -21,6 +21,7 @@ from .keys import Keys
 from .model import ErrorInfo, Memo
 from .wire import FOREVER, Packed, Wire, explain, script
 
+RedisError = redis.RedisError
 MIN_SERVER = (7, 0)
 PATIENCE = 5.0  # seconds that a producer waits for Redis
 FAILED_TTL = 7 * 86400  # seconds that RQ keeps a failed step's job
@@ -262,8 +263,9 @@ class Store:
         seconds: float,
         label: str,
         lines: bytes,
+        recorded: str = "",
     ) -> str:
-        """`retrying` or `fenced`. `level` is `step`, or `function` for an error between steps."""
+        """`retrying`, `fenced` or `unrecorded`. `level` is `step`, or `function` for an error between steps."""
         packed = msgpack.packb(error.as_dict(), unicode_errors="surrogatepass")
         metrics = self._step_metrics(lease, outcome, label, seconds) if level == "step" else ()
         reply = self._call(
@@ -277,6 +279,7 @@ class Store:
             f"{seconds:.6f}",
             lines,
             step,
+            recorded,
             *metrics,
         )
         return cast(str, reply.decode())
@@ -401,4 +404,4 @@ def unpack_error(raw: bytes) -> ErrorInfo:
     return ErrorInfo.from_dict(msgpack.unpackb(raw, unicode_errors="surrogatepass"))
 
 
-__all__ = ["FOREVER", "Claim", "JobSpec", "Lease", "Store"]
+__all__ = ["FOREVER", "Claim", "JobSpec", "Lease", "RedisError", "Store"]

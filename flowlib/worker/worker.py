@@ -68,7 +68,7 @@ class FlowWorker(BaseWorker):
             app = app or load(os.environ.get("FLOW_APP", ""))
             check_functions(app.name, app.functions)
             self._stopping = False
-            self.store = store or Store(app.store.url, patience=FOREVER, give_up=lambda: self._gone)
+            self.store = store or Store(app.store.url, patience=FOREVER, give_up=self._may_give_up)
             kwargs["connection"] = self.store.client
             self.app = app
             name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -87,7 +87,7 @@ class FlowWorker(BaseWorker):
 
     def work(self, burst: bool = False, *_: Any, max_jobs: int | None = None, **_rest: Any) -> bool:
         """Claim and run jobs until told to stop; with `burst`, until nothing is queued. Tells whether anything was run."""
-        self._start()
+        self._start(burst)
         done = 0
         try:
             while not self._stopping and (max_jobs is None or done < max_jobs):
@@ -108,7 +108,7 @@ class FlowWorker(BaseWorker):
     def _claim(self) -> Claim | str:
         try:
             return self.store.claim_job(self.name, self.engine.next_exec(), self.lease_ms, self.queue_names())
-        except (redis.ConnectionError, redis.TimeoutError):
+        except redis.RedisError:
             if not self._stopping:
                 raise
             return "idle"
@@ -133,12 +133,17 @@ class FlowWorker(BaseWorker):
             log.warning("waiting for work: %s", error)
             self._waiter.pause(0.5)
 
+    def _may_give_up(self) -> bool:
+        """Whether to stop waiting for Redis: on the way out, once nothing is held or the time to drain is over."""
+        holding = self.engine.frame is not None
+        return self._gone or (self._stopping and (not holding or time.monotonic() > self._drain_by))
+
     def _may_stay(self, since: float) -> bool:
         return not self._stopping and time.monotonic() - since < self.budget
 
     # -- birth and death ---------------------------------------------------------------------------------------------
 
-    def _start(self) -> None:
+    def _start(self, burst: bool) -> None:
         self.engine = Engine(self.store, self.name, lease_ms=self.lease_ms, may_stay=self._may_stay)
         self.dispatcher = Dispatcher(
             self.app.name, self.app.functions, self.app.location, self.store, self.name, self.lease_ms
@@ -157,12 +162,15 @@ class FlowWorker(BaseWorker):
             deadline.install()
             self._waiter.install()
             self._install_signal_handlers()
-        for body in (
-            self._beat,
-            lambda: self.dispatcher.run(self._is_stopping),
-            lambda: self.housekeeper.run(self._is_stopping),
-        ):
-            thread = threading.Thread(target=body, daemon=True)
+        bodies = {
+            "beat": self._beat,
+            "housekeeper": lambda: self.housekeeper.run(self._is_stopping),
+            "dispatcher": lambda: self.dispatcher.run(self._is_stopping),
+        }
+        if burst:
+            del bodies["dispatcher"]  # the main loop dispatches, to know when there is nothing left
+        for name, body in bodies.items():
+            thread = threading.Thread(target=body, name=f"flow-{name}", daemon=True)
             thread.start()
             self._threads.append(thread)
         log.info("worker %s: app %s, queues %s", self.name, self.app.name, ", ".join(self.queue_names()))
@@ -276,6 +284,13 @@ class FlowWorker(BaseWorker):
         if self.pubsub_thread:
             self.pubsub_thread.stop()
         super().unsubscribe()  # type: ignore[no-untyped-call]
+
+    def unsubscribe(self) -> None:
+        """The base class first says goodbye and then waits in vain for its thread to notice."""
+        if self.pubsub_thread is not None and self.pubsub is not None:
+            self.pubsub_thread.stop()
+            self.pubsub.unsubscribe()
+            self.pubsub_thread.join(timeout=1)
 
     def _pubsub_exception_handler(self, exc: Exception, *_: Any) -> None:
         """The base class lets its thread die of anything but a ConnectionError: commands would go unheard."""
