@@ -6,10 +6,11 @@
 -- ARGV   1 P  2 R  3 run  4.. the job of its current step, as put_job takes it
 -- reply  1 put back | 0 nothing was wrong
 local run, spec = ARGV[3], {unpack(ARGV, 4, 12)}
-local r = redis.call('HMGET', run_key(run), 'status', 'job', 'app', 'function', 'state', 'due', 'step', 'queue')
+local r = redis.call('HMGET', run_key(run), 'status', 'job', 'app', 'function', 'state', 'due', 'step', 'queue',
+  'attempt')
 local job, queue = r[2], r[8]
 if r[1] ~= 'running' or job ~= spec[1] then return 0 end
-local f = redis.call('HMGET', job_key(job), 'status', 'flow_exec', 'flow_run')
+local f = redis.call('HMGET', job_key(job), 'status', 'flow_exec', 'flow_run', 'worker_name')
 if f[3] then
   if f[2] and is_leased(job, f[2]) then return 0 end
   if f[1] == 'scheduled' and redis.call('ZSCORE', P .. ':timers', job) then return 0 end
@@ -19,7 +20,8 @@ redis.call('LREM', R .. ':queue:' .. queue, 0, job)
 unschedule_job(job, queue)
 local due = tonumber(r[6])
 local later = due and due > NOW
-if not f[3] then put_job(run, spec, 'queued') end
+if f[2] then leave_worker(job, queue, f[4] or '', f[2]) end
+if not f[3] then put_job(run, spec, 'queued', {'flow_attempt', r[9]}) end
 if later then schedule_job(job, queue, due) else queue_job(job, queue, true) end
 note(run, 'recovered', r[7], 0, '', {job = job, queue = queue})
 count(r[3], 'recovered|orphan||')
