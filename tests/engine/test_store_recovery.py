@@ -1,0 +1,231 @@
+"""What is put right again: jobs that lost their place, runs that are cancelled in any state, workers that died."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from flowlib.store import Lease
+
+from .conftest import Desk
+
+State = Callable[[Desk], str]
+
+
+def queued(desk: Desk) -> str:
+    lease = desk.at_step()
+    desk.commit(lease)
+    desk.push(lease, "b")
+    return lease.run
+
+
+def started(desk: Desk) -> str:
+    lease = desk.at_step()
+    desk.store.show_job(lease)
+    return lease.run
+
+
+def placed(desk: Desk) -> str:
+    lease = desk.at_step()
+    desk.commit(lease)
+    desk.place(lease, "b")
+    return lease.run
+
+
+def sleeping(desk: Desk) -> str:
+    lease = desk.at_step()
+    desk.commit(lease)
+    desk.sleep(lease)
+    return lease.run
+
+
+def retrying(desk: Desk) -> str:
+    lease = desk.at_step()
+    desk.fail(lease)
+    return lease.run
+
+
+def failed_between_steps(desk: Desk) -> str:
+    lease = desk.at_step()
+    desk.commit(lease)
+    desk.fail(lease, level="function")
+    return lease.run
+
+
+def released(desk: Desk) -> str:
+    lease = desk.at_step()
+    desk.store.release_job(lease, "unknown function", delay_ms=60_000)
+    return lease.run
+
+
+STATES: list[State] = [queued, started, placed, sleeping, retrying, failed_between_steps, released]
+states = pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)
+
+
+def job_of(desk: Desk, run: str) -> str:
+    job = desk.store.client.hget(desk.store.keys.run(run), "job")
+    assert isinstance(job, bytes)
+    return job.decode()
+
+
+# -- cancel ----------------------------------------------------------------------------------------------------------
+
+
+@states
+def test_a_cancelled_run_leaves_nothing_that_could_move_it(desk: Desk, state: State) -> None:
+    """BEHAVIOURS 98: neither in a queue, nor in timers, nor on a worker, nor in RQ's registries."""
+    run = state(desk)
+    job = job_of(desk, run)
+    assert desk.store.cancel_run(run, "why not")[:2] == ("cancelled", job)
+    stored = desk.stored()
+    places = ("flow:leases", "flow:timers", "rq:queue:flow", "rq:scheduled:flow", "rq:wip:flow", "rq:failed:flow")
+    assert [place for place in places if any(job in entry for entry in stored.get(place, ()))] == []
+    assert not [key for key in stored if key.startswith(("rq:execution:", "rq:executions:"))]
+    assert stored[f"rq:job:{job}"]["status"] == "canceled"
+    assert desk.runs.get(run).reason == "why not"
+    assert desk.store.claim_job("bert", "exec-b", 60_000, ["flow"]) == "idle"
+    assert desk.faults() == []
+
+
+# -- reap ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_dead_workers_job_goes_to_the_front_and_its_loss_uses_up_no_attempt(desk: Desk) -> None:
+    """BEHAVIOURS 37, 39, 142: counted apart, and shown."""
+    lost = desk.at_step(lease_ms=0)
+    desk.start("younger")
+    assert desk.store.reap() == [(lost.job, "anna")]
+    again = desk.claim("bert")
+    assert (again.lease.job, again.attempt, again.losses) == (lost.job, 1, 1)
+    (step,) = desk.runs.get(lost.run).steps
+    assert [(a.number, a.outcome, a.worker) for a in step.attempts] == [(1, "lost", "anna"), (1, "running", "bert")]
+    assert desk.faults() == []
+
+
+def test_a_lease_that_is_renewed_is_not_reaped_and_one_that_is_lost_is_told(desk: Desk) -> None:
+    """BEHAVIOURS 131, 132."""
+    kept, lost = desk.at_step(event_id="kept", lease_ms=0), desk.at_step(event_id="lost", lease_ms=0)
+    desk.store.renew_leases("anna", 60_000, 60, [kept.composite])
+    assert desk.store.reap() == [(lost.job, "anna")]
+    _, told = desk.store.renew_leases("anna", 60_000, 60, [kept.composite, lost.composite])
+    assert told == [lost.composite]
+    assert desk.faults() == []
+
+
+def test_a_lease_of_a_recorded_step_is_reaped_and_its_body_needs_not_run_again(desk: Desk) -> None:
+    """BEHAVIOURS 143; I3: whoever claims the job gets the memo with it."""
+    lost = desk.at_step(lease_ms=0)
+    desk.commit(lost)
+    desk.store.reap()
+    assert desk.claim("bert").memos.keys() == {"1:a"}
+
+
+# -- timers ----------------------------------------------------------------------------------------------------------
+
+
+def test_timers_fire_the_earliest_first_to_the_front_and_only_those_that_are_due(desk: Desk) -> None:
+    """BEHAVIOURS 50: and once."""
+    runs = {}
+    for event_id in ("late", "soon", "far"):
+        lease = desk.at_step(event_id=event_id)
+        desk.commit(lease)
+        desk.sleep(lease)
+        runs[event_id] = lease.run
+    desk.start("younger")
+    desk.store.client.zadd(desk.store.keys.timers, {f"{runs['late']}-nap": 2, f"{runs['soon']}-nap": 1})
+    fired, wait = desk.store.fire_due()
+    assert fired == 2
+    assert 50_000 < wait <= 60_000
+    assert desk.store.fire_due()[0] == 0
+    assert [desk.claim().lease.job for _ in range(2)] == [f"{runs['soon']}-nap", f"{runs['late']}-nap"]
+    assert desk.runs.get(runs["far"]).state == "sleeping"
+    assert desk.faults() == []
+
+
+def test_a_stray_rq_scheduler_cannot_run_a_sleep_twice(desk: Desk) -> None:
+    """It pushes the job of RQ's mirror too, when that is due. The later delivery finds another status."""
+    lease = desk.at_step()
+    desk.commit(lease)
+    desk.sleep(lease, ms=0)
+    while desk.store.fire_due()[0] == 0:
+        pass
+    desk.store.client.rpush("rq:queue:flow", f"{lease.run}-nap")
+    desk.claim()
+    assert desk.store.claim_job("bert", "exec-b", 60_000, ["flow"]) == "idle"
+
+
+# -- reconcile -------------------------------------------------------------------------------------------------------
+
+
+def without_its_job(desk: Desk, run: str) -> None:
+    desk.store.client.delete(f"rq:job:{job_of(desk, run)}")
+
+
+def without_its_queue(desk: Desk, run: str) -> None:
+    desk.store.client.delete("rq:queue:flow")
+
+
+def without_its_timer(desk: Desk, run: str) -> None:
+    desk.store.client.delete(desk.store.keys.timers)
+
+
+def without_its_lease(desk: Desk, run: str) -> None:
+    desk.store.client.delete(desk.store.keys.leases)
+
+
+def without_anything(desk: Desk, run: str) -> None:
+    desk.store.client.delete("rq:queue:flow", desk.store.keys.timers, desk.store.keys.leases, "rq:scheduled:flow")
+    without_its_job(desk, run)
+
+
+@pytest.mark.parametrize(
+    ("state", "damage"),
+    [
+        (queued, without_its_job), (queued, without_its_queue), (queued, without_anything),
+        (started, without_its_lease), (started, without_anything), (placed, without_its_lease),
+        (sleeping, without_its_timer), (sleeping, without_its_job), (sleeping, without_anything),
+        (retrying, without_its_timer), (retrying, without_its_job), (retrying, without_anything),
+        (released, without_its_timer),
+    ],
+    ids=lambda each: each.__name__,
+)  # fmt: skip
+def test_a_run_that_nothing_would_move_is_found_and_put_back(desk: Desk, state: State, damage: Callable) -> None:
+    """I4, whoever broke it; a sleep and a back-off keep their time, a step keeps its attempt."""
+    run = state(desk)
+    before = desk.runs.get(run)
+    damage(desk, run)
+    assert desk.faults() != []
+    assert desk.house.reconcile(suspicion=0.0) == [run]
+    assert desk.faults() == []
+    if state in (sleeping, retrying):
+        assert desk.store.fire_due()[0] == 0
+        desk.store.client.zadd(desk.store.keys.timers, {job_of(desk, run): 0})
+        assert desk.store.fire_due()[0] == 1
+    claim = desk.claim("bert")
+    assert (claim.lease.run, claim.attempt) == (run, before.attempt)
+    assert desk.faults() == []
+
+
+@states
+def test_a_run_that_something_will_move_is_left_alone(desk: Desk, state: State) -> None:
+    state(desk)
+    before = desk.stored()
+    assert desk.house.reconcile(suspicion=0.0) == []
+    assert desk.stored() == before
+
+
+def test_a_run_is_put_back_only_when_it_has_looked_stranded_for_a_while(desk: Desk) -> None:
+    """RQ's own moves take several commands: a job may be between two places for a moment."""
+    run = queued(desk)
+    without_its_queue(desk, run)
+    assert desk.house.reconcile(suspicion=3600.0) == []
+    assert desk.house.reconcile(suspicion=0.0) == [run]
+
+
+def test_a_lease_without_a_job_is_forgotten(desk: Desk) -> None:
+    lease: Lease = desk.at_step(lease_ms=0)
+    desk.store.client.delete(f"rq:job:{lease.job}")
+    assert desk.store.reap() == []
+    assert desk.house.reconcile(suspicion=0.0) == [lease.run]
+    assert desk.faults() == []
