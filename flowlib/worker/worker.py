@@ -285,13 +285,6 @@ class FlowWorker(BaseWorker):
             self.pubsub_thread.stop()
         super().unsubscribe()  # type: ignore[no-untyped-call]
 
-    def unsubscribe(self) -> None:
-        """The base class first says goodbye and then waits in vain for its thread to notice."""
-        if self.pubsub_thread is not None and self.pubsub is not None:
-            self.pubsub_thread.stop()
-            self.pubsub.unsubscribe()
-            self.pubsub_thread.join(timeout=1)
-
     def _pubsub_exception_handler(self, exc: Exception, *_: Any) -> None:
         """The base class lets its thread die of anything but a ConnectionError: commands would go unheard."""
         log.debug("commands: %s", exc)
