@@ -20,6 +20,7 @@ from tests.benchmarks.peers import PEERS, Peer
 from tests.benchmarks.profiling import profile
 
 QUICK = 50  # runs
+SINGLES = 50  # runs one after the other, for the latency
 TIME_LIMIT = 170.0  # seconds; no round is begun that would not fit
 
 
@@ -68,7 +69,8 @@ def compare(console: Console, peers: Sequence[Peer], runs: int, repeat: int, jso
             console.print(f"{repeat - number} of {repeat} rounds are left out: {spent:.0f} s are over")
             break
         for peer in peers:
-            figures = measure(peer, max(4, round(runs * peer.share)), singles=50 if runs >= 100 else 10)
+            singles = 10 if runs <= QUICK else SINGLES if peer.share == 1 else 20
+            figures = measure(peer, max(4, round(runs * peer.share)), singles)
             rounds[peer.name].append(figures)
             console.print(f"round {number + 1} of {repeat}, {peer.name}: {figures.steps:,.0f} steps/s")
     report.show(console, rounds, peers)

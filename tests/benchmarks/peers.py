@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import redis
@@ -54,11 +55,8 @@ class Flowlib:
         flow_chain.app.send([self._event(run) for run in runs])
 
     def worker_command(self) -> list[str]:
-        return _python(
-            "from flowlib.worker import FlowWorker",
-            "from tests.benchmarks.flow_chain import app",
-            "FlowWorker(app=app).work()",
-        )
+        flow = str(Path(sys.executable).with_name("flow"))
+        return [flow, "worker", "tests.benchmarks.flow_chain:app", "--log-level", "WARNING"]
 
     def _event(self, run: int) -> Event[dict[str, object]]:
         return Event(flow_chain.EVENT, start_of(run))
@@ -88,11 +86,8 @@ class Rq:
         self._queue.enqueue_many(jobs)
 
     def worker_command(self) -> list[str]:
-        return _python("from tests.benchmarks.rq_chain import work", f"work({self._worker_class!r}, {self._url!r})")
-
-
-def _python(*lines: str) -> list[str]:
-    return [sys.executable, "-c", "\n".join(lines)]
+        work = f"from tests.benchmarks.rq_chain import work; work({self._worker_class!r}, {self._url!r})"
+        return [sys.executable, "-c", work]
 
 
 BASELINE = "rq SimpleWorker"

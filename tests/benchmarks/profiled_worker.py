@@ -17,13 +17,13 @@ class ProfiledWorker(FlowWorker):
         super().__init__(*args, **kwargs)
         self.profile = cProfile.Profile()
 
-    def _start(self) -> None:
-        super()._start()
+    def _start(self, *args: Any, **kwargs: Any) -> None:
+        super()._start(*args, **kwargs)
         self.profile.enable()
 
-    def _finish(self) -> None:
+    def _finish(self, *args: Any, **kwargs: Any) -> None:
         self.profile.disable()
-        super()._finish()
+        super()._finish(*args, **kwargs)
 
 
 if __name__ == "__main__":
