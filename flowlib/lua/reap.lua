@@ -7,7 +7,8 @@
 local reaped = {}
 for _, composite in ipairs(redis.call('ZRANGEBYSCORE', P .. ':leases', '-inf', NOW, 'LIMIT', 0, ARGV[3])) do
   local job, exec = string.match(composite, '^([^:]+):(.+)$')
-  local f = redis.call('HMGET', job_key(job), 'flow_run', 'origin', 'worker_name', 'flow_step', 'flow_attempt', 'flow_exec')
+  local f = redis.call('HMGET', job_key(job), 'flow_run', 'origin', 'worker_name', 'flow_step', 'flow_attempt', 'flow_exec',
+    'flow_kind')
   redis.call('ZREM', P .. ':leases', composite)
   if f[1] then
     local run, queue, worker = f[1], f[2], f[3] or ''
@@ -19,10 +20,12 @@ for _, composite in ipairs(redis.call('ZRANGEBYSCORE', P .. ':leases', '-inf', N
       redis.call('ZREM', R .. ':failed:' .. queue, job) -- a stock RQ worker may have given it up as failed
       redis.call('LREM', R .. ':queue:' .. queue, 0, job)
       queue_job(job, queue, true)
-      note(run, 'lost', f[4], f[5], worker, {job = job, queue = queue})
+      note(run, 'lost', f[4], f[5] or 1, worker, {job = job, queue = queue})
       count(r[3], 'recovered|lost_worker||')
-      if f[4] ~= '' then
-        count(r[3], 'attempts|' .. r[4] .. '|lost|' .. step_label(r[3], r[4], string.match(f[4], '^%d+:(.*)$') or f[4]))
+      -- an attempt is lost if a body may have been running: that of a recorded step has ended, and a sleep has none
+      if f[7] == 'run' and f[4] ~= '' and redis.call('HEXISTS', P .. ':memo:' .. run, f[4]) == 0 then
+        local id = string.match(f[4], '^%d+:(.*)$') or f[4]
+        count(r[3], 'attempts|' .. r[4] .. '|lost|' .. step_label(r[3], r[4], string.match(id, '^[^%[]+') or id))
       end
       set_state(run, r[3], r[4], r[5], 'queued')
       reaped[#reaped + 1] = job
