@@ -1,7 +1,7 @@
 -- Where a job waits: in its queue, or for its time. Needs lib/job.lua.
 -- Keys: {R}:job:{job} {R}:queue:{q} {R}:queues {R}:scheduled:{q} {P}:timers {P}:queues, channel {P}:timers!
 local function know_queue(queue)
-  if redis.call('SADD', P .. ':queues', queue) == 1 then redis.call('SADD', R .. ':queues', queue) end
+  if redis.call('SADD', P .. ':queues', queue) == 1 then redis.call('SADD', R .. ':queues', R .. ':queue:' .. queue) end
 end
 
 -- Put a job (back) into its queue. At the front: who has waited before does not wait behind newer runs.
