@@ -151,14 +151,6 @@ class Stored:
         leased = f"{job}:{fields.get('flow_exec')}" in self.leases
         return ["started"] * leased + ["scheduled"] * (job in self.timers) + ["queued"] * self.queued[job]
 
-    def entries(self, app: str, kind: str) -> Iterator[tuple[str, dict[str, Any], str]]:
-        """(function, detail, step) of every history entry of a kind in an app."""
-        for run, history in self.histories.items():
-            if (record := self.runs.get(run)) is not None and record["app"] == app:
-                for _, entry_kind, step, _, _, detail in history:
-                    if entry_kind == kind:
-                        yield record["function"], detail or {}, step
-
 
 @contextmanager
 def _still(store: Store) -> Iterator[None]:
@@ -276,12 +268,15 @@ def _gauges(stored: Stored) -> Iterator[str]:
 def _counters(stored: Stored) -> Iterator[str]:
     for app, metrics in stored.under(f"{stored.prefix}:metrics:").items():
         listed = stored.values.get(f"{stored.prefix}:runs:{app}", {})
-        runs = [stored.runs[run] for run in listed if run in stored.runs]
-        if len(runs) != len(listed) or any(run["dropped"] != "0" for run in runs):
+        runs = {run: stored.runs[run] for run in listed if run in stored.runs}
+        if len(runs) != len(listed) or any(record["dropped"] != "0" for record in runs.values()):
             continue
-        real = Counter(_events_of(stored, app))
-        real.update(f"runs_started|{run['function']}" for run in runs)
-        real.update(f"runs_finished|{run['function']}|{run['status']}" for run in runs if run["status"] != RUNNING)
+        real: Counter[str] = Counter()
+        for run, record in runs.items():
+            real.update(_told_by(record["function"], stored.histories[run]))
+            real[f"runs_started|{record['function']}"] += 1
+            if record["status"] != RUNNING:
+                real[f"runs_finished|{record['function']}|{record['status']}"] += 1
         shown: Counter[str] = Counter()
         for name, value in metrics.items():
             shown[_total(name)] += int(value)
@@ -301,22 +296,27 @@ def _total(name: str) -> str:
     return "|".join(part for part in parts[:3] if part)
 
 
-def _events_of(stored: Stored, app: str) -> Iterator[str]:
-    """The totals that the histories of an app call for."""
-    for function, detail, _ in stored.entries(app, "recorded"):
-        if detail.get("seconds") is not None:
-            yield f"attempts|{function}|{detail['outcome']}"
-            yield "step_seconds"
-    for function, detail, _ in stored.entries(app, "failed"):
-        if detail["level"] == "step":
-            yield f"attempts|{function}|{detail['outcome']}"
-            yield "step_seconds"
-    for function, _, step in stored.entries(app, "lost"):
-        yield "recovered|lost_worker"
-        if step != ENTRY:
-            yield f"attempts|{function}|lost"
-    yield from ("recovered|orphan" for _ in stored.entries(app, "recovered"))
-    yield from ("queue_wait" for _ in stored.entries(app, "claimed"))
+def _told_by(function: str, history: list[Any]) -> Iterator[str]:
+    """The totals that one run's history calls for."""
+    without_body = {ENTRY}  # what may be lost without an attempt being lost
+    for _, kind, step, _, _, detail in history:
+        match kind:
+            case "claimed":
+                yield "queue_wait"
+            case "sleeping":
+                without_body.add(step)
+            case "recorded":
+                without_body.add(step)
+                if detail["seconds"] is not None:
+                    yield from (f"attempts|{function}|{detail['outcome']}", "step_seconds")
+            case "failed" if detail.get("level") == "step":
+                yield from (f"attempts|{function}|{detail['outcome']}", "step_seconds")
+            case "lost":
+                yield "recovered|lost_worker"
+                if step not in without_body:
+                    yield f"attempts|{function}|lost"
+            case "recovered":
+                yield "recovered|orphan"
 
 
 if __name__ == "__main__":
