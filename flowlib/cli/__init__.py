@@ -19,7 +19,7 @@ import click
 COMMANDS = {
     "dev": "Run an app here: a server of its own, workers, reload on save.",
     "worker": "Run the functions of an app.",
-    "send": "Send events.",
+    "send": "Send an event.",
     "runs": "List runs, the newest first.",
     "show": "Show one run: its timeline, steps, attempts, outputs and errors.",
     "logs": "Show what a run has logged.",

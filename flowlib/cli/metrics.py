@@ -20,7 +20,7 @@ from .options import redis_url
 @click.option("--once", is_flag=True, help="Print them, and serve nothing.")
 @redis_url
 def command(host: str, port: int, once: bool, redis_url: str | None) -> None:
-    """Serve metrics of everything on this Redis to Prometheus, until stopped."""
+    """Serve metrics to Prometheus, of everything on this Redis, until stopped."""
     url = find_url(redis_url)
     with connected(url) as store:
         if once:

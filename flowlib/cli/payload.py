@@ -40,11 +40,9 @@ def parse_json(text: str | bytes, where: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse)
     except json.JSONDecodeError as error:
-        begin = max(0, error.pos - _AROUND)
-        near = text[begin : error.pos + _AROUND]
-        raise PayloadError(
-            f"{where} is no JSON: {error.msg} at line {error.lineno}, column {error.colno}, near {near!r}"
-        ) from None
+        near = text[max(0, error.pos - _AROUND) : error.pos + _AROUND]
+        line = f"line {error.lineno}, " if "\n" in text.strip() else ""
+        raise PayloadError(f"{where} is no JSON: {error.msg} at {line}column {error.colno}, near {near!r}") from None
     except ValueError as error:  # NaN and the like; a number of too many digits
         raise PayloadError(f"{where} is no JSON: {error}") from None
     except RecursionError:

@@ -121,6 +121,6 @@ class _Sending:
             print_json({"event": event_id, "runs": ended})
         else:
             for each in ended:
-                click.echo(f"run {each['id']}  " + (each.get("error") or f"→ {json.dumps(each['result'])}"))
+                click.echo(f"run {each['id']}  " + (each.get("error") or f"→ {json.dumps(each['result'], ensure_ascii=False)}"))
         if failure is not None:
             raise failure

@@ -1,0 +1,136 @@
+"""`flow`: the command line on the test's own server; `at_work`: the shop's worker, in a thread."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from flowlib import Run
+from flowlib.cli import main
+from flowlib.store import Store
+from flowlib.worker import FlowWorker
+from tests.cli import shop
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 20.0
+
+
+@dataclass(frozen=True)
+class Said:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
+Flow = Callable[..., Said]
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty folder, and nothing said by the environment."""
+    for name in ("FLOW_APP", "FLOW_DEBUG", "FLOW_LOG_FORMAT", "FLOW_REDIS_URL", "COLUMNS", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def flow_anywhere() -> Flow:
+    """In this process, unless the command would make the process its own, or imports a module of the test's."""
+
+    def flow(*arguments: str, input: str | None = None) -> Said:
+        if arguments[0] in ("worker", "dev") or "--app" in arguments:
+            return run_flow(*arguments, input=input)
+        result = CliRunner().invoke(main, list(arguments), input=input)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return Said(result.exit_code, result.stdout, result.stderr)
+
+    return flow
+
+
+def flow_command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "flowlib.cli", *arguments]
+
+
+def run_flow(*arguments: str, input: str | None = None, **environment: str) -> Said:
+    """In a process of its own, which finds the modules of this folder, and those of the tests."""
+    ended = subprocess.run(
+        flow_command(*arguments),
+        input=input or "",
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        check=False,
+    )
+    return Said(ended.returncode, ended.stdout, ended.stderr)
+
+
+@pytest.fixture
+def flow(flow_anywhere: Flow, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Flow:
+    monkeypatch.setenv("FLOW_REDIS_URL", redis_url)
+    return flow_anywhere
+
+
+class Shop:
+    """The shop with a worker. `order` places one and returns its run when that has ended."""
+
+    def __init__(self, url: str) -> None:
+        self.app = shop.app.connect(store=Store(url))
+        self.worker = FlowWorker(app=self.app, store=Store(url))
+        self._thread = threading.Thread(target=self.worker.work)
+        self._thread.start()
+
+    def order(self, id: str, **details: Any) -> Run:
+        self.app.send(shop.placed(shop.Order(id, **details), id=id))
+        run = self.run_of(id)
+        wait_until(lambda: self.app.runs.get(run).finished)
+        return self.app.runs.get(run)
+
+    def hold(self) -> str:
+        """A run whose step is held up at the gate."""
+        self.app.send(shop.Event("shop/opened", {}, id="opened"))
+        run = self.run_of("opened")
+        wait_until(lambda: any(entry.kind == "log" for entry in self.app.runs.history(run)))
+        return run
+
+    def run_of(self, event_id: str) -> str:
+        wait_until(lambda: self.app.runs.of_event(event_id))
+        return self.app.runs.of_event(event_id)[0]
+
+    def stop(self) -> None:
+        shop.gate.set()
+        self.worker.stop()
+        self._thread.join(PATIENCE)
+        self.app.store.close()
+
+
+@pytest.fixture
+def at_work(redis_url: str) -> Iterator[Shop]:
+    shop.gate.clear()
+    shop.tries.clear()
+    place = Shop(redis_url)
+    wait_until(lambda: place.app.store.client.exists(place.app.store.keys.functions("shop")))
+    yield place
+    place.stop()
+
+
+def wait_until(holds: Callable[[], Any], patience: float = PATIENCE) -> None:
+    deadline = time.monotonic() + patience
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.01)
