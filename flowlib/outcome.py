@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -28,7 +29,7 @@ MAX_MESSAGE = 4096
 MAX_TRACEBACK = 16 * 1024
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,60}")
-_OURS = str(Path(__file__).parent)
+_OURS = (str(Path(__file__).parent), asyncio.runners.__file__, asyncio.base_events.__file__)
 _GRACE = 60  # seconds by which RQ's own timeout of a job lies behind ours
 
 RUN_STEP = "flowlib.job.run_step"
@@ -78,7 +79,7 @@ def describe(error: BaseException, step: str | None, attempt: int) -> ErrorInfo:
 
 def _drop_our_frames(told: traceback.TracebackException) -> None:
     told.stack[:] = [frame for frame in told.stack if not frame.filename.startswith(_OURS)]
-    for below in (told.__cause__, told.__context__):
+    for below in (told.__cause__, told.__context__, *(told.exceptions or ())):
         if below is not None:
             _drop_our_frames(below)
 

@@ -150,7 +150,7 @@ def retry_delay(error: BaseException, attempt: int, options: Options, roll: floa
     What says that it cannot get better is not tried again: NonRetriable, a value that cannot be stored, and a
     StepFailed, whose step has had all its attempts already.
     """
-    if isinstance(error, FINAL):
+    if isinstance(error, FINAL) or (isinstance(error, BaseExceptionGroup) and error.split(FINAL)[1] is None):
         return None
     assert options.retries is not None and options.backoff is not None
     if attempt > options.retries:

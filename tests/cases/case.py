@@ -98,23 +98,12 @@ class Case:
 
     def start(self, max_jobs: int | None = None, queues: tuple[str, ...] = (), **settings: Any) -> FlowWorker:
         """One more worker; it is registered and listens to events when this returns."""
-        made: list[FlowWorker] = []
-        ready = threading.Event()
-
-        class Worker(FlowWorker):
-            def _start(self) -> None:
-                super()._start()
-                made.append(self)
-                ready.set()
-
-        def work() -> None:
-            Worker(queues, app=self.app, **{"budget": self.way.budget, **settings}).work(max_jobs=max_jobs)
-
-        thread = threading.Thread(target=work, name="worker", daemon=True)
+        worker = FlowWorker(queues, app=self.app, **{"budget": self.way.budget, **settings})
+        thread = threading.Thread(target=worker.work, kwargs={"max_jobs": max_jobs}, name="worker", daemon=True)
         thread.start()
-        assert ready.wait(PATIENCE), "the worker did not start"
-        self._workers.append((made[0], thread))
-        return made[0]
+        self._workers.append((worker, thread))
+        until(lambda: worker.name in {each.name for each in FlowWorker.all(connection=self.app.store.client)})
+        return worker
 
     def send(self, data: Any = None, *, event: Event[Any] | None = None) -> str:
         """Send an event, with a worker to receive it, and return the id of the run that it started."""

@@ -97,6 +97,7 @@ def test_there_are_as_many_attempts_as_retries_and_one(retries: int, roll: float
         NondeterminismError("x"),
         StepFailed("a", "T", "m"),
         WorkerLost("a", 5),
+        ExceptionGroup("from a TaskGroup", [StepFailed("a", "T", "m"), ExceptionGroup("", [NonRetriable("x")])]),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -105,7 +106,11 @@ def test_what_cannot_get_better_is_not_tried_again(error: Exception) -> None:
     assert retry_delay(error, 1, DEFAULTS, 0.5) is None
 
 
-@pytest.mark.parametrize("error", [ValueError(), StepTimeout("a", 1), SystemExit(1), MemoryError()], ids=repr)
+@pytest.mark.parametrize(
+    "error",
+    [ValueError(), StepTimeout("a", 1), SystemExit(1), ExceptionGroup("", [StepFailed("a", "T", "m"), ValueError()])],
+    ids=lambda error: type(error).__name__,
+)
 def test_what_may_pass_is_tried_again(error: BaseException) -> None:
     assert retry_delay(error, 1, DEFAULTS, 0.5) == 5
 
