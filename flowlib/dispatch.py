@@ -16,7 +16,8 @@ from .function import Function
 from .journal import ENTRY, RUN
 from .model import EventType
 from .outcome import make_job
-from .store import Store, text
+from .records import text
+from .store import Store
 from .ulid import ulid_of
 from .wire import Packed
 

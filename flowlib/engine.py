@@ -24,9 +24,10 @@ from .function import Function
 from .held import HeldJob
 from .journal import ENTRY, SLEEP, Op, Place, id_of
 from .model import UNSENT, Event, Memo
+from .records import Claim, Lease, text
 from .retry import NO_OPTIONS, Options, options_of, retry_delay
 from .step import LONGEST_SLEEP, AsyncStep, Due, Step
-from .store import Claim, Lease, Store, text
+from .store import Store
 
 log = logging.getLogger("flowlib.engine")
 T = TypeVar("T")

@@ -15,9 +15,10 @@ from .capture import Recorder
 from .errors import Interrupt
 from .journal import Journal, Op
 from .model import ErrorInfo, Memo
+from .records import Claim, Lease, pack_memo, text
 from .retry import Options
 from .step import Due
-from .store import Claim, Lease, RedisError, Store, pack_memo, text
+from .store import RedisError, Store
 
 log = logging.getLogger("flowlib.engine")
 T = TypeVar("T")

@@ -23,7 +23,8 @@ from .app import App
 from .codec import jsonable
 from .engine import LOST, Engine, Frame
 from .errors import ConfigError
-from .store import Claim, Store
+from .records import Claim
+from .store import Store
 
 if TYPE_CHECKING:
     import redis

@@ -17,8 +17,8 @@ from .codec import decode, jsonable
 from .errors import StepFailed
 from .journal import ENTRY, id_of
 from .model import ErrorInfo, Memo
+from .records import JobSpec, Lease
 from .retry import Options
-from .store import JobSpec, Lease
 
 FINISHED, FAILED = "finished", "failed"
 NOTHING = (FINISHED, base64.b64encode(b"null").decode())

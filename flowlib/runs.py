@@ -18,7 +18,8 @@ from .errors import NotFound, RunCancelled, RunEnded, RunFailed, RunTimeout
 from .function import Function
 from .journal import id_of
 from .model import CANCELLED, COMPLETED, ENDED, FAILED, UNSENT, Event, HistoryEntry, Run
-from .store import Store, text, unpack_error
+from .records import text, unpack_error
+from .store import Store
 from .timeline import steps_of
 from .wire import explain
 

@@ -1,6 +1,6 @@
 """The only module that speaks Redis: one typed method per transition, each one `.lua` file in one round trip.
 
-Owns connections and the form of what is stored; decides nothing. Reading for people (lists, timelines) is in `runs.py`.
+Owns connections and what goes over them; decides nothing. Reading for people (lists, timelines) is in `runs.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import json
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import msgpack
@@ -18,73 +17,14 @@ import redis
 from .errors import ServerError
 from .function import Function
 from .keys import Keys
-from .model import ErrorInfo, Memo
-from .wire import FOREVER, Packed, Wire, explain, script
+from .model import ErrorInfo
+from .records import Claim, JobSpec, Lease, read_claim, rq_ttl, text, told
+from .wire import Packed, PackedArgs, Wire, explain, script
 
 RedisError = redis.RedisError
 MIN_SERVER = (7, 0)
 PATIENCE = 5.0  # seconds that a producer waits for Redis
-FAILED_TTL = 7 * 86400  # seconds that RQ keeps a failed step's job
 STEP_EDGES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, "+Inf")
-STEP_RESULT_TTL = 60  # seconds that RQ keeps a finished step's job and result; the memo lives with the run
-
-
-@dataclass(frozen=True, slots=True)
-class JobSpec:
-    """A job that is to be created: `data` is RQ's envelope, JSON; `timeout` whole seconds or -1."""
-
-    id: str
-    step: str
-    kind: str
-    queue: str
-    timeout: int
-    data: bytes
-    description: str
-    result_ttl: int = STEP_RESULT_TTL
-    failure_ttl: int = FAILED_TTL
-
-    def args(self) -> tuple[Any, ...]:
-        return (
-            self.id, self.step, self.kind, self.queue, self.timeout, self.data, self.description,
-            self.result_ttl, self.failure_ttl,
-        )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """A worker's right to run a job: whoever holds `exec` may write (I2)."""
-
-    worker: str
-    exec: str
-    job: str
-    run: str
-    app: str
-    function: str
-    queue: str
-
-    @property
-    def composite(self) -> str:
-        return f"{self.job}:{self.exec}"
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return self.worker, self.exec, self.job, self.run, self.app, self.function, self.queue
-
-
-@dataclass(slots=True)
-class Claim:
-    """A job that this worker may run now, with all it takes to replay its run."""
-
-    lease: Lease
-    step: str
-    kind: str
-    attempt: int
-    calls: int
-    losses: int
-    waited: float
-    record: dict[str, bytes]
-    memos: dict[str, Memo]
-    bytes: int
 
 
 class Store:
@@ -111,8 +51,7 @@ class Store:
             raise ServerError(f"{url!r} is no Redis URL: {error}; e.g. redis://127.0.0.1:6379/0") from None
         self._local = threading.local()
         self._labels: dict[tuple[str, str, str], str] = {}
-        self._prefixes = (self.keys.prefix, self.keys.rq)
-        self._key = self.keys.leases.encode()
+        self._head = PackedArgs(self.keys.leases, self.keys.prefix, self.keys.rq)
 
     @property
     def wire(self) -> Wire:
@@ -138,11 +77,18 @@ class Store:
             raise ServerError(f"Redis {version} is too old: flowlib needs Redis 7.0 or newer, or any Valkey")
         return version
 
-    def _pack(self, name: str, *args: Any, key: bytes | None = None) -> Packed:
-        return script(name).pack(key or self._key, (*self._prefixes, *args))
+    def _pack(self, name: str, *args: Any, key: str | None = None) -> Packed:
+        head = self._head if key is None else PackedArgs(key, self.keys.prefix, self.keys.rq)
+        return script(name).pack(head, args)
 
     def _call(self, name: str, *args: Any, key: str | None = None) -> Any:
-        return self.wire.call(self._pack(name, *args, key=None if key is None else key.encode()))
+        return self.wire.call(self._pack(name, *args, key=key))
+
+    def _pack_held(self, name: str, lease: Lease, *args: Any) -> Packed:
+        return script(name).pack(self._head, args, lease.packed)
+
+    def _call_held(self, name: str, lease: Lease, *args: Any) -> str:
+        return cast(str, self.wire.call(self._pack_held(name, lease, *args)).decode())
 
     def register_app(self, app: str, functions: Mapping[str, Function]) -> None:
         """Tell tools that do not import the app what it declares; functions that are gone are forgotten."""
@@ -167,7 +113,7 @@ class Store:
         return bool(self._call("join_events", app, key=self.keys.events))
 
     def settle_event(self, app: str, entry: str, label: str) -> Packed:
-        return self._pack("settle_event", app, entry, label, key=self.keys.events.encode())
+        return self._pack("settle_event", app, entry, label, key=self.keys.events)
 
     def trim_events(self, retention_ms: int) -> int:
         return int(self._call("trim_events", retention_ms, key=self.keys.events))
@@ -190,12 +136,12 @@ class Store:
     def claim_job(self, worker: str, exec: str, lease_ms: int, queues: Iterable[str]) -> Claim | str:
         """A job, or why there is none: `idle`, `suspended` or `foreign`."""
         reply = self._call("claim_job", worker, exec, lease_ms, *queues)
-        return reply.decode() if isinstance(reply, bytes) else _claim(reply, worker, exec)
+        return reply.decode() if isinstance(reply, bytes) else read_claim(reply, worker, exec)
 
     def adopt_job(self, worker: str, exec: str, lease_ms: int, job: str, held: str = "") -> Claim | str:
         """The lease of a job that a stock RQ worker has popped, or why not: `unknown`, `stale` or `leased`."""
         reply = self._call("adopt_job", worker, exec, lease_ms, job, held)
-        return reply.decode() if isinstance(reply, bytes) else _claim(reply, worker, exec)
+        return reply.decode() if isinstance(reply, bytes) else read_claim(reply, worker, exec)
 
     def commit_step(
         self,
@@ -217,20 +163,18 @@ class Store:
         detail: dict[str, Any] = {"bytes": len(memo), "outcome": outcome, "seconds": seconds}
         if error is not None:
             detail["error"] = error.as_dict()
-        told = _told("recorded", step, attempt, lease.worker, detail)
+        entry = told("recorded", step, attempt, lease.worker, detail)
         metrics = () if seconds is None else self._step_metrics(lease, outcome, label, seconds)
         counter = f"memo_bytes|{lease.function}||"
-        self.wire.post(self._pack("commit_step", *lease.parts, step, memo, told, lines, counter, *metrics))
+        self.wire.post(self._pack_held("commit_step", lease, step, memo, entry, lines, counter, *metrics))
 
     def place_job(
         self, lease: Lease, recorded: str, ended: tuple[str, str], spec: JobSpec, exec: str, lease_ms: int, lines: bytes
     ) -> str:
         """`placed`, `suspended`, `fenced` or `unrecorded`. `ended` is the old job's status and RQ outcome."""
-        told = _told("claimed", spec.step, 1, lease.worker, {"kind": spec.kind, "queue": spec.queue, "in_place": True})
-        reply = self._call(
-            "place_job", *lease.parts, recorded, *ended, _ttl(ended), exec, lease_ms, lines, told, *spec.args()
-        )
-        return cast(str, reply.decode())
+        entry = told("claimed", spec.step, 1, lease.worker, {"kind": spec.kind, "queue": spec.queue, "in_place": True})
+        ends = (recorded, *ended, rq_ttl(ended))
+        return self._call_held("place_job", lease, *ends, exec, lease_ms, lines, entry, *spec.args())
 
     def chain_job(
         self,
@@ -245,10 +189,8 @@ class Store:
     ) -> str:
         """`queued`, `scheduled`, `fenced` or `unrecorded`; a sleep is for some ms, or until a time in ms."""
         mode = "sleep" if sleep_ms or until_ms else "push"
-        reply = self._call(
-            "chain_job", *lease.parts, recorded, *ended, _ttl(ended), mode, sleep_ms, until_ms, lines, *spec.args()
-        )
-        return cast(str, reply.decode())
+        ends = (recorded, *ended, rq_ttl(ended))
+        return self._call_held("chain_job", lease, *ends, mode, sleep_ms, until_ms, lines, *spec.args())
 
     def fail_attempt(
         self,
@@ -268,21 +210,8 @@ class Store:
         """`retrying`, `fenced` or `unrecorded`. `level` is `step`, or `function` for an error between steps."""
         packed = msgpack.packb(error.as_dict(), unicode_errors="surrogatepass")
         metrics = self._step_metrics(lease, outcome, label, seconds) if level == "step" else ()
-        reply = self._call(
-            "fail_attempt",
-            *lease.parts,
-            level,
-            attempt,
-            delay_ms,
-            packed,
-            outcome,
-            f"{seconds:.6f}",
-            lines,
-            step,
-            recorded,
-            *metrics,
-        )
-        return cast(str, reply.decode())
+        failure = (level, attempt, delay_ms, packed, outcome, f"{seconds:.6f}")
+        return self._call_held("fail_attempt", lease, *failure, lines, step, recorded, *metrics)
 
     def finish_run(
         self,
@@ -296,15 +225,12 @@ class Store:
         lines: bytes = b"",
     ) -> str:
         """`finished`, `fenced` or `unrecorded`."""
-        ours = (lease.worker, lease.exec, lease.job, lease.run, lease.queue)
         packed = b"" if error is None else msgpack.packb(error.as_dict(), unicode_errors="surrogatepass")
-        return cast(
-            str, self._call("finish_run", *ours, recorded, *ended, _ttl(ended), status, result, packed, lines).decode()
-        )
+        ends = (recorded, *ended, rq_ttl(ended))
+        return self._call_held("finish_run", lease, *ends, status, result, packed, lines)
 
     def release_job(self, lease: Lease, reason: str, *, delay_ms: int = 0, lines: bytes = b"") -> str:
-        ours = (lease.worker, lease.exec, lease.job, lease.run, lease.queue)
-        return cast(str, self._call("release_job", *ours, delay_ms, reason, lines).decode())
+        return self._call_held("release_job", lease, delay_ms, reason, lines)
 
     def cancel_run(self, run: str, reason: str) -> tuple[str, ...]:
         """('unknown',), ('ended', status) or ('cancelled', job, worker that runs it or '')."""
@@ -358,50 +284,5 @@ class Store:
         return bool(self._call("reconcile_run", run, *spec.args()))
 
 
-def _told(kind: str, step: str, attempt: int, worker: str, detail: dict[str, Any]) -> bytes:
-    """A history entry but for its time, which the script puts in front."""
-    return cast(bytes, msgpack.packb([kind, step, attempt, worker, detail], unicode_errors="surrogatepass"))[1:]
-
-
-def _ttl(ended: tuple[str, str]) -> int:
-    return FAILED_TTL if ended[0] == "failed" else STEP_RESULT_TTL
-
-
 def _connection_options(url: str) -> dict[str, Any]:
     return {} if url.startswith("unix") else {"socket_keepalive": True}
-
-
-def _claim(reply: list[Any], worker: str, exec: str) -> Claim:
-    job, queue, step, kind, attempt, calls, losses, waited, record, memos = reply
-    run = {k.decode(): v for k, v in zip(record[::2], record[1::2], strict=True)}
-    lease = Lease(
-        worker, exec, job.decode(), job[:26].decode(), run["app"].decode(), run["function"].decode(), queue.decode()
-    )
-    known = {text(k): unpack_memo(v) for k, v in zip(memos[::2], memos[1::2], strict=True)}
-    return Claim(
-        lease, text(step), kind.decode(), int(attempt), int(calls), int(losses), float(waited), run, known,
-        sum(map(len, memos[1::2])),
-    )  # fmt: skip
-
-
-def text(raw: bytes) -> str:
-    """Ids and names come back as they were written, lone surrogates included."""
-    return raw.decode("utf-8", "surrogatepass")
-
-
-def pack_memo(memo: Memo) -> bytes:
-    """One byte for what it is, then the value as the codec wrote it, or the error."""
-    if memo.error is None:
-        return b"v" + memo.value
-    return b"e" + cast(bytes, msgpack.packb(memo.error.as_dict(), unicode_errors="surrogatepass"))
-
-
-def unpack_memo(raw: bytes) -> Memo:
-    return Memo(raw[1:]) if raw[:1] == b"v" else Memo(error=unpack_error(raw[1:]))
-
-
-def unpack_error(raw: bytes) -> ErrorInfo:
-    return ErrorInfo.from_dict(msgpack.unpackb(raw, unicode_errors="surrogatepass"))
-
-
-__all__ = ["FOREVER", "Claim", "JobSpec", "Lease", "RedisError", "Store"]

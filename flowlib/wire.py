@@ -45,6 +45,29 @@ _PASSING_CODES = ("BUSY", "MISCONF", "NOREPLICAS", "NOTBUSY")
 Packed = tuple[bytes, "Script | None"]
 
 
+def _pack_all(args: tuple[Any, ...]) -> bytes:
+    return b"".join([_pack_one(arg) for arg in args])
+
+
+def _pack_one(arg: Any) -> bytes:
+    if type(arg) is not bytes:
+        arg = arg.encode("utf-8", "surrogatepass") if type(arg) is str else str(arg).encode()
+    return b"$%d\r\n%b\r\n" % (len(arg), arg)
+
+
+class PackedArgs:
+    """Arguments in the form in which they travel, to be used again and again."""
+
+    __slots__ = ("count", "packed")
+
+    def __init__(self, *args: Any) -> None:
+        self.count = len(args)
+        self.packed = _pack_all(args)
+
+
+NOTHING = PackedArgs()
+
+
 class Script:
     """A `.lua` file with the libraries that its `--#include` line names in front of it."""
 
@@ -54,8 +77,10 @@ class Script:
         self.sha = hashlib.sha1(self.source).hexdigest().encode()
         self._head = b"$7\r\nEVALSHA\r\n$40\r\n%s\r\n$1\r\n1\r\n" % self.sha
 
-    def pack(self, key: bytes, args: tuple[Any, ...]) -> Packed:
-        return b"*%d\r\n%s%s" % (len(args) + 4, self._head, _pack_all((key, *args))), self
+    def pack(self, head: PackedArgs, args: tuple[Any, ...], more: PackedArgs = NOTHING) -> Packed:
+        """`head` is the key and the arguments that all calls begin with, `more` those that some do: packed once."""
+        count = head.count + more.count + len(args) + 3
+        return b"*%d\r\n%b%b%b%b" % (count, self._head, head.packed, more.packed, _pack_all(args)), self
 
 
 @cache
@@ -69,16 +94,6 @@ def _assemble(name: str) -> bytes:
     named = re.match(r"--#include (.*)\n", rest)
     libraries = named[1].split() if named else []
     return "\n".join([shebang, *((folder / "lib" / f"{lib}.lua").read_text() for lib in libraries), rest]).encode()
-
-
-def _pack_all(args: tuple[Any, ...]) -> bytes:
-    return b"".join([_pack_one(arg) for arg in args])
-
-
-def _pack_one(arg: Any) -> bytes:
-    if type(arg) is not bytes:
-        arg = arg.encode("utf-8", "surrogatepass") if type(arg) is str else str(arg).encode()
-    return b"$%d\r\n%b\r\n" % (len(arg), arg)
 
 
 def command(*args: Any) -> Packed:

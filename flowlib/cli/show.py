@@ -13,7 +13,8 @@ from rich.text import Text
 from flowlib.codec import decode, jsonable
 from flowlib.journal import id_of
 from flowlib.model import ErrorInfo, HistoryEntry, Memo, Run, StepRecord
-from flowlib.store import Store, text, unpack_memo
+from flowlib.records import text, unpack_memo
+from flowlib.store import Store
 
 from .connection import connected, find_url, runs_of
 from .draw import draw

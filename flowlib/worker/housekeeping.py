@@ -14,7 +14,8 @@ from typing import Any, cast
 import redis
 
 from flowlib.outcome import make_job
-from flowlib.store import Store, text
+from flowlib.records import text
+from flowlib.store import Store
 from flowlib.wire import explain
 
 log = logging.getLogger("flowlib.housekeeping")

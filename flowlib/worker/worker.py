@@ -28,7 +28,8 @@ from flowlib.dispatch import Dispatcher, check_functions
 from flowlib.engine import CANCELLED, DRAINED, LOST, Engine
 from flowlib.function import DEFAULT_QUEUE
 from flowlib.job import load
-from flowlib.store import Claim, Store
+from flowlib.records import Claim
+from flowlib.store import Store
 from flowlib.wire import FOREVER
 
 from .housekeeping import Housekeeper

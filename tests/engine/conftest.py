@@ -13,8 +13,9 @@ from flowlib.codec import encode
 from flowlib.journal import ENTRY, RUN, SLEEP
 from flowlib.model import ErrorInfo, HistoryEntry, Memo
 from flowlib.outcome import make_job, of_entry, of_memo
+from flowlib.records import Claim, JobSpec, Lease, pack_memo
 from flowlib.runs import Runs
-from flowlib.store import Claim, JobSpec, Lease, Store, pack_memo
+from flowlib.store import Store
 from flowlib.testing import Stored, check_invariants
 from flowlib.ulid import ulid
 from flowlib.wire import command

@@ -13,8 +13,9 @@ import pytest
 
 from flowlib import Event, NonRetriable, StepFailed
 from flowlib.model import HistoryEntry, Run
+from flowlib.records import Lease
 from flowlib.runs import Runs
-from flowlib.store import Lease, Store
+from flowlib.store import Store
 from flowlib.wire import Packed, Wire
 from tests.cases.case import SYNC, WAYS, Case, until
 

@@ -8,8 +8,8 @@ import pytest
 from redis.exceptions import OutOfMemoryError
 
 from flowlib import ServerError
+from flowlib.records import Lease
 from flowlib.server import Server
-from flowlib.store import Lease
 from flowlib.wire import Script
 
 from .conftest import Desk

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from flowlib.store import Lease
+from flowlib.records import Lease
 
 from .conftest import Desk
 

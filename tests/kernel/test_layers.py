@@ -29,6 +29,7 @@ LAYERS = """
     held attempt
     outcome
     store
+    records
     keys wire
     capture deadline
     step timeline

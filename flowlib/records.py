@@ -1,0 +1,116 @@
+"""What the scripts take and give back, as Python: jobs, leases, claims, memos, history entries. Forms only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import msgpack
+
+from .model import ErrorInfo, Memo
+from .wire import PackedArgs
+
+FAILED_TTL = 7 * 86400  # seconds that RQ keeps a failed step's job
+STEP_RESULT_TTL = 60  # seconds that RQ keeps a finished step's job and result; the memo lives with the run
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """A job that is to be created: `data` is RQ's envelope, JSON; `timeout` whole seconds or -1."""
+
+    id: str
+    step: str
+    kind: str
+    queue: str
+    timeout: int
+    data: bytes
+    description: str
+    result_ttl: int = STEP_RESULT_TTL
+    failure_ttl: int = FAILED_TTL
+
+    def args(self) -> tuple[Any, ...]:
+        return (
+            self.id, self.step, self.kind, self.queue, self.timeout, self.data, self.description,
+            self.result_ttl, self.failure_ttl,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A worker's right to run a job: whoever holds `exec` may write (I2)."""
+
+    worker: str
+    exec: str
+    job: str
+    run: str
+    app: str
+    function: str
+    queue: str
+
+    @property
+    def composite(self) -> str:
+        return f"{self.job}:{self.exec}"
+
+    @cached_property
+    def packed(self) -> PackedArgs:
+        """What every transition from the job begins with."""
+        return PackedArgs(self.worker, self.exec, self.job, self.run, self.app, self.function, self.queue)
+
+
+@dataclass(slots=True)
+class Claim:
+    """A job that this worker may run now, with all it takes to replay its run."""
+
+    lease: Lease
+    step: str
+    kind: str
+    attempt: int
+    calls: int
+    losses: int
+    waited: float
+    record: dict[str, bytes]
+    memos: dict[str, Memo]
+    bytes: int
+
+
+def read_claim(reply: list[Any], worker: str, exec: str) -> Claim:
+    job, queue, step, kind, attempt, calls, losses, waited, record, memos = reply
+    run = {k.decode(): v for k, v in zip(record[::2], record[1::2], strict=True)}
+    lease = Lease(
+        worker, exec, job.decode(), job[:26].decode(), run["app"].decode(), run["function"].decode(), queue.decode()
+    )
+    known = {text(k): unpack_memo(v) for k, v in zip(memos[::2], memos[1::2], strict=True)}
+    return Claim(
+        lease, text(step), kind.decode(), int(attempt), int(calls), int(losses), float(waited), run, known,
+        sum(map(len, memos[1::2])),
+    )  # fmt: skip
+
+
+def text(raw: bytes) -> str:
+    """Ids and names come back as they were written, lone surrogates included."""
+    return raw.decode("utf-8", "surrogatepass")
+
+
+def pack_memo(memo: Memo) -> bytes:
+    """One byte for what it is, then the value as the codec wrote it, or the error."""
+    if memo.error is None:
+        return b"v" + memo.value
+    return b"e" + cast(bytes, msgpack.packb(memo.error.as_dict(), unicode_errors="surrogatepass"))
+
+
+def unpack_memo(raw: bytes) -> Memo:
+    return Memo(raw[1:]) if raw[:1] == b"v" else Memo(error=unpack_error(raw[1:]))
+
+
+def unpack_error(raw: bytes) -> ErrorInfo:
+    return ErrorInfo.from_dict(msgpack.unpackb(raw, unicode_errors="surrogatepass"))
+
+
+def told(kind: str, step: str, attempt: int, worker: str, detail: dict[str, Any]) -> bytes:
+    """A history entry but for its time, which the script puts in front."""
+    return cast(bytes, msgpack.packb([kind, step, attempt, worker, detail], unicode_errors="surrogatepass"))[1:]
+
+
+def rq_ttl(ended: tuple[str, str]) -> int:
+    return FAILED_TTL if ended[0] == "failed" else STEP_RESULT_TTL
