@@ -342,7 +342,7 @@ def _fault(value: Any, path: str, above: tuple[int, ...], in_key: bool = False) 
         return f"{path}: {error}"
     except RecursionError:
         raise
-    except Exception as error:  # noqa: BLE001 - a property or model_dump of the user's
+    except Exception as error:
         return f"{path}: {type(value)} cannot be stored: {error}"
     above = (*above, id(value))
     if isinstance(lowered, dict):
@@ -380,7 +380,7 @@ def _json(value: Any, above: tuple[int, ...]) -> Any:
         return {_json_key(key, above): _json(item, above) for key, item in value.items()}
     try:
         lowered = _lower(value)
-    except Exception:  # noqa: BLE001 - whatever it is, it shall be shown
+    except Exception:
         return repr(value)
     return _json(lowered, above)
 

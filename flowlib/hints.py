@@ -50,7 +50,7 @@ def _return_hint(fn: types.FunctionType) -> Any:
     try:
         holder = types.SimpleNamespace(__annotations__={"return": fn.__annotations__["return"]})
         hint = typing.get_type_hints(holder, fn.__globals__, _local_names(fn), include_extras=True)["return"]
-    except Exception:  # noqa: BLE001 - a string annotation is code, which may raise anything
+    except Exception:
         return Any
     if get_origin(hint) in (Awaitable, Coroutine):
         return get_args(hint)[-1]
