@@ -1,0 +1,87 @@
+"""RQ's commands to a worker of ours: suspend, resume, shut down, stop a job."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from rq import Worker
+from rq.command import send_command, send_shutdown_command, send_stop_job_command
+from rq.job import JobStatus
+from rq.serializers import JSONSerializer
+
+from flowlib import RunCancelled
+
+from .conftest import Shop, until
+
+
+def test_while_suspended_nothing_is_taken_and_after_resume_all_goes_on(shop: Shop) -> None:
+    """A step that is running ends and is recorded; the one after it is not begun."""
+    shop.flow_worker()
+    run = shop.send("hold")
+    until(lambda: shop.diary() == ["hold"])
+    shop.rq("suspend")
+    shop.open_gate()
+    until(lambda: shop.kinds(run, "hold")[-1] == "recorded" and shop.kinds(run, "after"))
+    other = shop.send("order", amount=1)
+    time.sleep(1.2)  # twice as long as a suspended worker waits between its looks
+    assert shop.kinds(run, "after") == ["queued"]
+    assert shop.queue.job_ids == [f"{run}-after", other]
+    assert shop.diary() == ["hold"]
+    shop.rq("resume")
+    assert shop.app.runs.result(run, 10) == "held"
+    assert shop.app.runs.result(other, 10) == 2
+    assert shop.faults() == []
+
+
+def test_suspension_for_a_time_ends_by_itself(shop: Shop) -> None:
+    shop.rq("suspend", "--duration", "1")
+    shop.flow_worker()
+    run = shop.send("order", amount=1)
+    assert shop.get(run).state == "queued"
+    assert shop.app.runs.result(run, 10) == 2
+
+
+def test_the_shutdown_command_lets_the_running_step_end_and_takes_nothing_more(shop: Shop) -> None:
+    """BEHAVIOURS 130."""
+    worker = shop.flow_worker()
+    run = shop.send("hold")
+    until(lambda: shop.diary() == ["hold"])
+    send_shutdown_command(shop.client, worker.name)
+    until(lambda: worker._stopping)
+    waiting = shop.send("order", amount=1)
+    shop.open_gate()
+    until(lambda: Worker.count(connection=shop.client) == 0)
+    assert shop.kinds(run, "hold")[-1] == "recorded"
+    assert shop.kinds(run, "after") == ["queued"]
+    assert shop.queue.job_ids == [waiting, f"{run}-after"]
+    assert shop.faults() == []
+
+
+def test_the_stop_job_command_ends_the_body_and_cancels_the_run(shop: Shop) -> None:
+    """BEHAVIOURS 97, as far as a worker in a thread can be interrupted: at its next line."""
+    worker = shop.flow_worker()
+    run = shop.send("hold")
+    until(lambda: shop.diary() == ["hold"])
+    send_stop_job_command(shop.client, f"{run}-hold", serializer=JSONSerializer)
+    with pytest.raises(RunCancelled, match=f"job {run}-hold was stopped by a command"):
+        shop.app.runs.result(run, 10)
+    until(lambda: worker.engine.frame is None)
+    assert shop.job(run, "hold").get_status() == JobStatus.CANCELED
+    assert shop.diary() == ["hold"]
+    assert shop.app.runs.result(shop.send("order", amount=1), 10) == 2
+    assert shop.faults() == []
+
+
+def test_a_command_for_another_job_stops_nothing(shop: Shop) -> None:
+    """It came late: the worker is at another job by now. Commands are heard in order."""
+    worker = shop.flow_worker()
+    run = shop.send("hold")
+    until(lambda: shop.diary() == ["hold"])
+    send_command(shop.client, worker.name, "stop-job", job_id=f"{run}-earlier")
+    send_shutdown_command(shop.client, worker.name)
+    until(lambda: worker._stopping)
+    shop.open_gate()
+    until(lambda: Worker.count(connection=shop.client) == 0)
+    assert shop.kinds(run, "hold")[-1] == "recorded"
+    assert shop.get(run).status == "running"
