@@ -95,8 +95,7 @@ PEERS: tuple[Peer, ...] = (
     Flowlib(),
     Rq(
         "SimpleWorker",
-        "result and next job are not one write: a crash between them runs a step twice or forks the chain; "
-        "the step of a killed worker is given up as failed; no start once per event, no history, no metrics",
+        "a crash between result and next job repeats a step or forks the chain; no recovery, no history",
     ),
-    Rq("Worker", "as SimpleWorker; but a step that takes its process down leaves the worker up", share=0.06),
+    Rq("Worker", "the same, but a step that takes its process down leaves the worker up", share=0.06),
 )

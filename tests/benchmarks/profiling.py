@@ -41,9 +41,9 @@ def _profile_server(console: Console, runs: int) -> None:
         commands = _commands(at.client)
         scripts = _scripts(at.client, commands)
     console.print(f"{runs} runs of {STEPS} steps, not profiled: {steps:,.0f} steps/s, {1e6 / steps:,.0f} µs per step")
-    console.print(_table("Server: time inside scripts", "script", scripts, runs * STEPS))
-    title = "Server: time inside commands (those that scripts call are in evalsha's too)"
-    console.print(_table(title, "command", commands, runs * STEPS))
+    console.print("The server's time in scripts:", _table("script", scripts, runs * STEPS))
+    console.print("The server's time in commands, of which evalsha's holds those that scripts call:")
+    console.print(_table("command", commands, runs * STEPS))
 
 
 def _profile_worker(console: Console, runs: int) -> None:
@@ -87,9 +87,9 @@ def _script_names() -> Iterable[str]:
     return (file.name.removesuffix(".lua") for file in folder.iterdir() if file.name.endswith(".lua"))
 
 
-def _table(title: str, what: str, rows: list[Row], steps: int) -> Table:
+def _table(what: str, rows: list[Row], steps: int) -> Table:
     """The fifteen that take most."""
-    table = new_table(title, what, "calls", "calls/step", "µs/call", "µs/step")
+    table = new_table(what, "calls", "calls/step", "µs/call", "µs/step")
     for name, calls, usec in sorted(rows, key=lambda row: -row[2])[:15]:
         table.add_row(name, f"{calls:,}", f"{calls / steps:.2f}", f"{usec / max(calls, 1):.1f}", f"{usec / steps:.1f}")
     return table

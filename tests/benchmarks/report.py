@@ -47,7 +47,10 @@ def machine() -> dict[str, str | int | float]:
 
 
 def show(console: Console, rounds: Rounds, peers: Sequence[Peer]) -> None:
-    console.print(_speed(rounds), SPEED_NOTE, _costs(rounds), COSTS_NOTE, sep="\n")
+    console.print(
+        "\nChain of ten no-op steps, one worker process: median (least..most) of the rounds", _speed(rounds), SPEED_NOTE
+    )
+    console.print("What it takes of Redis, and how fast work is handed in: medians", _costs(rounds), COSTS_NOTE)
     console.print("What each figure does not pay for:")
     for peer in peers:
         console.print(f"  {peer.name}: {peer.lacks}")
@@ -60,7 +63,7 @@ def show(console: Console, rounds: Rounds, peers: Sequence[Peer]) -> None:
 
 def _speed(rounds: Rounds) -> Table:
     headings = ("runs, alone", "steps/s", "ratio", "one run: p50 ms", "ratio", "p99 ms", "ratio")
-    table = new_table("Chain of ten no-op steps, one worker process: median (least..most) of the rounds", "", *headings)
+    table = new_table("", *headings)
     base = rounds.get(BASELINE, [])
     for name, figures in rounds.items():
         cells = [f"{figures[0].runs}, {figures[0].singles}"]
@@ -82,15 +85,15 @@ COSTS: dict[str, Callable[[Figures], float]] = {
 
 
 def _costs(rounds: Rounds) -> Table:
-    table = new_table("What it takes of Redis, and how fast work is handed in: medians", "", *COSTS)
+    table = new_table("", *COSTS)
     for name, figures in rounds.items():
         table.add_row(name, *(_number(median(map(of, figures))) for of in COSTS.values()))
     return table
 
 
-def new_table(title: str, *headings: str) -> Table:
+def new_table(*headings: str) -> Table:
     """Words to the left, figures to the right."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="right" if index else "left")
     return table
