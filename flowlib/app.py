@@ -10,7 +10,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar, cast, overload
 
@@ -198,11 +198,11 @@ class App:
         >>> app.send(uploaded(Upload("2026/list.csv", "ada@example.com"), id="upload-17"))
         'upload-17'
         """
-        ready = [self._ready(events, "")] if isinstance(events, Event) else self._ready_all(list(events))
+        ready = self._ready_all(list(events)) if isinstance(events, Iterable) else [self._ready(events, "")]
         if ready:
             self.store.send_events(ready)
         ids = [event_id for event_id, *_ in ready]
-        return ids[0] if isinstance(events, Event) else ids
+        return ids if isinstance(events, Iterable) else ids[0]
 
     @overload
     async def send_async(self, events: Event[Any], /) -> str: ...
