@@ -69,10 +69,10 @@ class Deadline:
         if not self._open:
             return
         self.reason = self.reason or reason
-        if self._task is not None:
-            self._task.get_loop().call_soon_threadsafe(self._cancel)
-        elif self._on_main:
+        if self._on_main:
             signal.pthread_kill(self._thread, signal.SIGALRM)
+        elif self._task is not None:
+            self._task.get_loop().call_soon_threadsafe(self._cancel)
         else:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(BodyStopped))
 
@@ -115,9 +115,10 @@ def _on_alarm(_signum: int, _frame: FrameType | None) -> None:
     if running is None:
         return
     running.reason = running.reason or TIMEOUT
-    if running._task is None:
+    task = running._task
+    if task is None or asyncio.current_task(task.get_loop()) is task:  # it is on the processor, or blocks its loop
         raise BodyStopped(running.reason)
-    running._task.get_loop().call_soon_threadsafe(running._cancel)
+    task.get_loop().call_soon_threadsafe(running._cancel)
 
 
 def install() -> None:

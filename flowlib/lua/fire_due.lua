@@ -15,7 +15,7 @@ for i = #due, 1, -1 do
     local r = redis.call('HMGET', run_key(f[1]), 'status', 'job', 'app', 'function', 'state')
     if f[3] == 'scheduled' and r[1] == 'running' and r[2] == job then
       queue_job(job, f[2], true)
-      note(f[1], 'queued', f[4], f[5], '', {job = job, queue = f[2], woken = true})
+      note(f[1], 'queued', f[4], f[5] or 1, '', {job = job, queue = f[2], woken = true})
       set_state(f[1], r[3], r[4], r[5], 'queued')
     end
   end
