@@ -167,10 +167,10 @@ class Wire:
             if time.monotonic() + wait > deadline or self._give_up():
                 self._unanswered = []
                 raise problem
-            if wait == _LONGEST_WAIT / 2:
-                log.warning("Redis: %s: waiting for it", problem)
             time.sleep(wait)
-            wait = min(wait * 2 if wait < _LONGEST_WAIT / 4 else wait + _LONGEST_WAIT / 4, _LONGEST_WAIT)
+            if wait < _LONGEST_WAIT <= 2 * wait:
+                log.warning("Redis: %s: waiting for it", problem)
+            wait = min(2 * wait, _LONGEST_WAIT)
 
     def settle(self) -> None:
         """Read the verdict on what was posted; it is sent again as long as there is none."""
