@@ -11,6 +11,7 @@ For tests only: the check holds up all writers while it reads.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import threading
@@ -61,7 +62,7 @@ def run_worker(
 ) -> None:
     """A worker of the app at MODULE:APP in this process's main thread; `settings` are those of FlowWorker."""
     wire = deadly_wire(kill_at, when, any_thread)
-    store = Store(url, patience=FOREVER, give_up=lambda: worker._gone, wire=wire)
+    store = Store(url, patience=FOREVER, give_up=lambda: worker._may_give_up(), wire=wire)  # noqa: PLW0108 - comes later
     worker = FlowWorker(app=load(location).connect(url), store=store, **settings)
     worker.work()
 
@@ -76,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     worker.add_argument("--lease-ms", type=int, default=500)
     worker.add_argument("--redis-url", default=os.environ.get("FLOW_REDIS_URL") or DEFAULT_URL)
     given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO)
     run_worker(
         given.app, given.redis_url, kill_at=given.kill_at, when=given.when, any_thread=given.any_thread,
         lease_ms=given.lease_ms,

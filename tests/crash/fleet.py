@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import multiprocessing
 import os
 import signal
 import sys
+import time
+from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from flowlib.testing import run_worker
 from . import ledger
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["tests.crash.fleet", "tests.crash.story", "tests.crash.mixture"])
+_forks.set_forkserver_preload(["tests.crash.fleet", "tests.crash.story", "tests.crash.mixture", "tests.crash.waiting"])
 
 
 def start_worker(location: str, url: str, notes: Path, **settings: Any) -> ForkServerProcess:
@@ -34,11 +37,21 @@ def stop_worker(process: ForkServerProcess) -> int:
     return process.exitcode
 
 
+def until(condition: Callable[[], Any]) -> Any:
+    """What `condition` returns as soon as that is true."""
+    deadline = time.monotonic() + 20
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+    return found
+
+
 def _work(location: str, url: str, notes: str, settings: dict[str, Any]) -> None:
     if sys.platform == "linux":  # end with the tests, however those end
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     log = os.open(f"{notes}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    logging.basicConfig(level=logging.WARNING)
     os.environ[ledger.PATH], os.environ[ledger.URL] = notes, url
     run_worker(location, url, **settings)

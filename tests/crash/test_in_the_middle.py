@@ -1,0 +1,201 @@
+"""A worker in the middle of a step: told to end, frozen past its lease, without Redis, with a full one."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowlib import App, Event
+from flowlib.server import Server
+from flowlib.store import Store
+from flowlib.testing import check_invariants
+
+from .fleet import start_worker, stop_worker, until
+from .ledger import END, START, Ledger
+from .waiting import gate
+
+
+class Scene:
+    """One server, and workers of the app that waits."""
+
+    def __init__(self, server: Server, notes: Path) -> None:
+        self.server = server
+        self.notes = notes
+        self.store = Store(server.url)
+        self.app = App("waiting").connect(store=self.store)
+        self._workers: list[ForkServerProcess] = []
+
+    def worker(self, **settings: Any) -> ForkServerProcess:
+        worker = start_worker("tests.crash.waiting:app", self.server.url, self.notes, **settings)
+        self._workers.append(worker)
+        return worker
+
+    def send(self) -> str:
+        event = self.app.send(Event("crash.wait", {}))
+        (run,) = until(lambda: self.app.runs.of_event(event))
+        return str(run)
+
+    def waits(self, times: int = 1) -> None:
+        """Until so many bodies have begun to wait."""
+        until(lambda: self.count(START, "wait") >= times)
+
+    def let_go(self) -> None:
+        gate(self.notes).touch()
+
+    def count(self, word: str, step: str) -> int:
+        return sum((line.word, line.step) == (word, step) for line in Ledger(self.notes).lines())
+
+    def kinds(self, run: str, step: str) -> list[str]:
+        return [entry.kind for entry in self.app.runs.history(run) if entry.step == f"1:{step}"]
+
+    def log(self) -> str:
+        return Path(f"{self.notes}.log").read_text()
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.kill()
+        self.store.close()
+
+
+@pytest.fixture
+def scene(fresh_server: Server, tmp_path: Path) -> Iterator[Scene]:
+    scene = Scene(fresh_server, tmp_path / "notes")
+    yield scene
+    scene.close()
+
+
+# -- told to end -----------------------------------------------------------------------------------------------------
+
+
+def test_sigterm_lets_the_running_step_end_and_takes_nothing_more(scene: Scene) -> None:
+    """BEHAVIOURS 130."""
+    worker = scene.worker()
+    run = scene.send()
+    scene.waits()
+    other = scene.send()
+    worker.terminate()
+    worker.join(0.5)
+    assert worker.is_alive(), "it did not wait for its step"
+    scene.let_go()
+    worker.join(10)
+    assert worker.exitcode == 0
+    assert scene.kinds(run, "wait")[-1] == "recorded"
+    assert scene.kinds(run, "go-on") == ["queued"]
+    assert scene.app.runs.get(other).state == "queued"
+    assert scene.count(START, "wait") == 1
+    assert check_invariants(scene.store) == []
+
+
+def test_a_step_that_outlasts_the_grace_is_handed_back_and_nothing_is_held_against_it(scene: Scene) -> None:
+    """BEHAVIOURS 130, 37: neither an attempt nor a loss is counted."""
+    worker = scene.worker(grace=0.3)
+    run = scene.send()
+    scene.waits()
+    assert stop_worker(worker) == 0
+    assert scene.kinds(run, "wait")[-1] == "released"
+    assert scene.count(END, "wait") == 0
+    assert check_invariants(scene.store) == []
+    scene.let_go()
+    heir = scene.worker()
+    assert scene.app.runs.result(run, 15) == heir.pid
+    (waited, _) = scene.app.runs.get(run).steps
+    assert [(attempt.number, attempt.outcome) for attempt in waited.attempts] == [(1, "released"), (1, "ok")]
+
+
+def test_a_second_sigterm_cuts_the_step_short(scene: Scene) -> None:
+    """DESIGN §7."""
+    worker = scene.worker(grace=60.0)
+    run = scene.send()
+    scene.waits()
+    while worker.is_alive():
+        worker.terminate()
+        worker.join(0.2)
+    assert worker.exitcode == 0
+    assert scene.kinds(run, "wait")[-1] == "released"
+    assert check_invariants(scene.store) == []
+
+
+# -- frozen ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_was_frozen_past_its_lease_drops_its_result_and_says_so(scene: Scene) -> None:
+    """BEHAVIOURS 132, 40, 147: as a paused machine, or one that swaps."""
+    frozen = scene.worker(lease_ms=500)
+    run = scene.send()
+    scene.waits()
+    assert frozen.pid is not None
+    os.kill(frozen.pid, signal.SIGSTOP)
+    heir = scene.worker(lease_ms=500)
+    scene.waits(times=2)
+    scene.let_go()
+    assert scene.app.runs.result(run, 15) == heir.pid
+    os.kill(frozen.pid, signal.SIGCONT)
+    until(lambda: f"the lease of job {run}-wait was lost" in scene.log())
+    assert stop_worker(frozen) == 0
+    assert stop_worker(heir) == 0
+    assert scene.app.runs.get(run).result == heir.pid
+    assert scene.kinds(run, "wait") == ["claimed", "lost", "claimed", "recorded"]
+    assert scene.count(START, "go-on") == 1
+    assert check_invariants(scene.store) == []
+
+
+# -- without Redis ---------------------------------------------------------------------------------------------------
+
+
+def test_a_result_that_could_not_be_reported_is_reported_when_redis_is_back(scene: Scene) -> None:
+    """BEHAVIOURS 146, DESIGN §7: the lease still stands, so nothing is run again."""
+    worker = scene.worker(lease_ms=10_000)
+    run = scene.send()
+    scene.waits()
+    scene.server.kill()
+    scene.let_go()
+    until(lambda: scene.count(END, "wait") == 1)
+    worker.join(0.3)
+    assert worker.is_alive(), "it did not wait for Redis"
+    scene.server.restart()
+    assert scene.app.runs.result(run, 15) == worker.pid
+    assert scene.count(START, "wait") == 1
+    assert stop_worker(worker) == 0
+    assert check_invariants(scene.store) == []
+
+
+def test_an_outage_longer_than_the_lease_ends_right_too(scene: Scene) -> None:
+    """BEHAVIOURS 146, 37: whoever reports first; no attempt is used up."""
+    worker = scene.worker(lease_ms=500)
+    run = scene.send()
+    scene.waits()
+    scene.server.kill()
+    worker.join(1.0)
+    scene.server.restart()
+    scene.let_go()
+    assert scene.app.runs.result(run, 20) == worker.pid
+    assert {attempt.number for attempt in scene.app.runs.get(run).steps[0].attempts} == {1}
+    assert stop_worker(worker) == 0
+    assert check_invariants(scene.store) == []
+
+
+def test_a_worker_with_a_full_redis_records_its_step_goes_on_and_takes_new_work_when_there_is_room(
+    scene: Scene,
+) -> None:
+    """BEHAVIOURS 37: it does not quit, and no attempt is used up."""
+    worker = scene.worker()
+    run = scene.send()
+    scene.waits()
+    other = scene.send()
+    scene.store.client.config_set("maxmemory", 1)
+    scene.let_go()
+    assert scene.app.runs.result(run, 15) == worker.pid
+    until(lambda: "waiting for it" in scene.log())
+    assert worker.is_alive()
+    assert scene.app.runs.get(other).state == "queued"
+    scene.store.client.config_set("maxmemory", 0)
+    assert scene.app.runs.result(other, 15) == worker.pid
+    assert {a.number for each in (run, other) for s in scene.app.runs.get(each).steps for a in s.attempts} == {1}
+    assert stop_worker(worker) == 0
+    assert check_invariants(scene.store) == []
