@@ -17,6 +17,8 @@ from typing import Any, TextIO, cast
 
 import msgpack
 
+from .journal import id_of
+
 MAX_LINE = 16 * 1024
 MAX_PENDING = 10_000
 
@@ -82,7 +84,7 @@ class RunFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         recorder = speaking.get()
         record.run = recorder.run if recorder else ""
-        record.step = recorder.step if recorder else ""
+        record.step = id_of(recorder.step) if recorder else ""
         record.attempt = recorder.attempt if recorder else 0
         return recorder is None or recorder.live
 

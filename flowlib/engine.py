@@ -12,6 +12,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, TypeVar
 
@@ -84,7 +85,7 @@ class Engine:
         if self._runner is None:
             self._runner = asyncio.Runner()
         try:
-            return self._runner.run(coroutine)
+            return self._runner.run(coroutine, context=copy_context())  # else it would be that of the first run
         finally:
             loop = self._runner.get_loop()
             if left := asyncio.all_tasks(loop):
