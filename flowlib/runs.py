@@ -70,6 +70,8 @@ class Runs:
 
         >>> app.runs.get(run_id).steps[0].attempts
         """
+        if not run_id.isalnum():
+            raise _unknown(run_id)
         store = self._store()
         with _Explained(store):
             pipe = store.client.pipeline(transaction=False)
@@ -77,7 +79,7 @@ class Runs:
             pipe.hlen(store.keys.memo(run_id))
             record, recorded = pipe.execute()
         if not record or (self._app is not None and record[b"app"].decode() != self._app):
-            raise NotFound(f"run {run_id!r} does not exist: `flow runs` lists those that do")
+            raise _unknown(run_id)
         run = self._run(run_id, record, recorded, with_data=True)
         return _with(run, steps=steps_of(self.history(run_id)))
 
@@ -130,7 +132,7 @@ class Runs:
         with _Explained(store):
             verdict, *more = store.cancel_run(run_id, reason)
         if verdict == "unknown":
-            raise NotFound(f"run {run_id!r} does not exist: `flow runs` lists those that do")
+            raise _unknown(run_id)
         if verdict == "ended":
             raise RunEnded(run_id, more[0])
         job, worker = more
@@ -218,6 +220,10 @@ class Runs:
             step=id_of(text(r["step"])), attempt=int(r["attempt"]), recorded=recorded,
             memo_bytes=int(r["bytes"]), dropped=int(r["dropped"]),
         )  # fmt: skip
+
+
+def _unknown(run_id: str) -> NotFound:
+    return NotFound(f"run {run_id!r} does not exist: `flow runs` lists those that do")
 
 
 class _Explained:

@@ -20,6 +20,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from rq.job import Job
+from rq.serializers import JSONSerializer
 
 from flowlib import App, AsyncStep, Event, Run, RunCancelled, RunFailed, Step
 from flowlib.journal import id_of
@@ -128,6 +130,12 @@ class Case:
     def lines(self, run_id: str) -> list[tuple[str, str, int]]:
         """What the run has said: text, step and attempt of each line."""
         return [(entry.detail["text"], id_of(entry.step), entry.attempt) for entry in self.entries(run_id, "log")]
+
+    def jobs(self) -> list[Job]:
+        """All jobs that RQ knows of."""
+        client = self.app.store.client
+        keys = [key.decode() for key in client.scan_iter(f"{self.app.store.keys.rq}:job:*")]
+        return [Job.fetch(key.rpartition(":")[2], connection=client, serializer=JSONSerializer) for key in keys]
 
     def join(self) -> None:
         """Until all workers have ended. Their threads that wait for Redis are woken: by an event, by the timers."""
