@@ -121,6 +121,8 @@ class _Sending:
             print_json({"event": event_id, "runs": ended})
         else:
             for each in ended:
-                click.echo(f"run {each['id']}  " + (each.get("error") or f"→ {json.dumps(each['result'], ensure_ascii=False)}"))
+                click.echo(
+                    f"run {each['id']}  " + (each.get("error") or f"→ {json.dumps(each['result'], ensure_ascii=False)}")
+                )
         if failure is not None:
             raise failure

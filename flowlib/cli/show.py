@@ -89,8 +89,9 @@ class _Page:
             self._print(("reason   ", "dim"), self._cut(run.reason))
         if run.error is not None:
             step = f"  in step {run.error.step}, attempt {run.error.attempt}" if run.error.step else ""
-            self._print(("error    ", "dim"), f"{run.error.type}", step)
-            self._error(run.error, "")
+            self._print(("error    ", "dim"), (self._told(run.error), "red"), step)
+            if not step:  # else the step shows it
+                self._traceback(run.error.traceback, "         ")
         if run.dropped:
             self._print((f"… {run.dropped} of the oldest entries of its history were dropped", "yellow"))
 
@@ -98,15 +99,16 @@ class _Page:
         start = run.created.timestamp()
         end = run.ended.timestamp() if run.ended else max(now, start)
         lanes = lanes_of(history, end)
-        shown = lanes if self._full else lanes[:MOST_STEPS]
+        shown = lanes if self._full else lanes[-MOST_STEPS:]
         unicode = (self._console.encoding or "").lower().startswith("utf")
         self._print()
+        self._earlier(len(lanes) - len(shown))
         for line in draw(shown, start, end, width=min(self._console.width, 160), unicode=unicode):
             self._print(line)
-        self._more(len(lanes) - len(shown))
 
     def steps(self, steps: Sequence[StepRecord], memos: Mapping[str, Memo]) -> None:
-        shown = steps if self._full else steps[:MOST_STEPS]
+        shown = steps if self._full else steps[-MOST_STEPS:]
+        self._earlier(len(steps) - len(shown))
         for step in shown:
             self._print()
             said = (step.status, STYLES.get(step.status, ""))
@@ -117,7 +119,6 @@ class _Page:
                 memo = memos.get(step.id)
                 if memo is not None and memo.error is None:
                     self._print(("    → ", "dim"), self._cut(_json(decode(memo.value))))
-        self._more(len(steps) - len(shown))
 
     def _attempts(self, step: StepRecord) -> None:
         for attempt in step.attempts:
@@ -132,9 +133,12 @@ class _Page:
                 self._error(attempt.error, f"  again at {clock(attempt.retry_at)}" if attempt.retry_at else "")
 
     def _error(self, error: ErrorInfo, then: str) -> None:
-        told = f"{error.type}: {error.message}"
-        self._print("    ", (self._cut(told if self._full else told.partition("\n")[0]), "red"), then)
+        self._print("    ", (self._told(error), "red"), then)
         self._traceback(error.traceback, "    ")
+
+    def _told(self, error: ErrorInfo) -> str:
+        told = f"{error.type}: {error.message}"
+        return told if self._full else self._cut(told.partition("\n")[0])
 
     def _traceback(self, told: str, indent: str) -> None:
         """The last lines, unless all are wanted: they say which line of the user's it was."""
@@ -144,9 +148,9 @@ class _Page:
         for line in lines:
             self._print((f"{indent}{line}", "dim"))
 
-    def _more(self, hidden: int) -> None:
-        if hidden > 0:
-            self._print((f"… and {hidden} more steps: --full", "dim"))
+    def _earlier(self, hidden: int) -> None:
+        if hidden:
+            self._print((f"… {hidden} earlier steps: --full", "dim"))
 
 
 def _json(value: Any) -> str:

@@ -18,7 +18,7 @@ LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR"]
 @click.option("--queues", metavar="A,B", default="", help="In this order. Default: those that the app's functions use.")
 @click.option("--name", help="As RQ's tools show it. Default: one of its own.")
 @click.option("--burst", is_flag=True, help="Stop when nothing is queued.")
-@click.option("--metrics-port", type=click.IntRange(0, 65535), help="Serve metrics too, this process' own among them.")
+@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve metrics too, this process' own among them.")
 @click.option("--metrics-host", default="127.0.0.1", show_default=True)
 @click.option(
     "--lease", type=click.FloatRange(min=0.5), default=LEASE_MS / 1000, show_default=True,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from flowlib import Run
+from flowlib import Event, Run
 from flowlib.cli import main
 from flowlib.store import Store
 from flowlib.worker import FlowWorker
@@ -50,10 +52,11 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def flow_anywhere() -> Flow:
-    """In this process, unless the command would make the process its own, or imports a module of the test's."""
+    """In this process, unless the command would make it its own, or imports a module of the test's; or `apart`, because
+    a worker's thread would print in between."""
 
-    def flow(*arguments: str, input: str | None = None) -> Said:
-        if arguments[0] in ("worker", "dev") or "--app" in arguments:
+    def flow(*arguments: str, input: str | None = None, apart: bool = False) -> Said:
+        if apart or arguments[0] in ("worker", "dev") or "--app" in arguments:
             return run_flow(*arguments, input=input)
         result = CliRunner().invoke(main, list(arguments), input=input)
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
@@ -103,7 +106,7 @@ class Shop:
 
     def hold(self) -> str:
         """A run whose step is held up at the gate."""
-        self.app.send(shop.Event("shop/opened", {}, id="opened"))
+        self.app.send(Event("shop/opened", {}, id="opened"))
         run = self.run_of("opened")
         wait_until(lambda: any(entry.kind == "log" for entry in self.app.runs.history(run)))
         return run
@@ -114,19 +117,27 @@ class Shop:
 
     def stop(self) -> None:
         shop.gate.set()
-        self.worker.stop()
+        if self._thread.is_alive():
+            self.worker.stop()
         self._thread.join(PATIENCE)
         self.app.store.close()
 
 
 @pytest.fixture
-def at_work(redis_url: str) -> Iterator[Shop]:
+def at_work(redis_url: str, caplog: pytest.LogCaptureFixture) -> Iterator[Shop]:
+    caplog.set_level(logging.INFO)  # as `flow worker` does, so that `log.info` is in the history
     shop.gate.clear()
     shop.tries.clear()
     place = Shop(redis_url)
     wait_until(lambda: place.app.store.client.exists(place.app.store.keys.functions("shop")))
     yield place
     place.stop()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def wait_until(holds: Callable[[], Any], patience: float = PATIENCE) -> None:

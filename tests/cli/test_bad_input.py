@@ -49,9 +49,7 @@ def assert_error(said: Said, *fragments: str, code: int = 1) -> None:
     ],
     ids=lambda value: " ".join(value)[:40],
 )
-def test_a_bad_event_is_refused(
-    flow: Flow, redis: redis_py.Redis, arguments: list[str], fragments: list[str]
-) -> None:
+def test_a_bad_event_is_refused(flow: Flow, redis: redis_py.Redis, arguments: list[str], fragments: list[str]) -> None:
     assert_error(flow("send", *arguments), *fragments)
     assert redis.dbsize() == 0
 
@@ -65,7 +63,9 @@ def test_a_file_that_is_no_utf8_is_refused(flow: Flow, redis: redis_py.Redis) ->
 def test_of_many_events_none_is_sent_when_one_is_bad(flow: Flow, redis: redis_py.Redis) -> None:
     lines = ['{"name": "a"}', "", '{"name": "b", "data": {broken', '{"nome": "c"}', '{"name": "", "data": 1}']
     said = flow("send", "--stdin", input="\n".join(lines))
-    assert_error(said, "nothing was sent", "line 3 is no JSON", "line 4: an event is an object", "line 5: event name ''")
+    assert_error(
+        said, "nothing was sent", "line 3 is no JSON", "line 4: an event is an object", "line 5: event name ''"
+    )
     assert redis.dbsize() == 0
 
 
@@ -172,7 +172,14 @@ def test_a_run_that_has_ended_cannot_be_cancelled(flow: Flow, at_work: Shop) -> 
 
 # -- servers -----------------------------------------------------------------------------------------------------------
 
-COMMANDS = [["runs"], ["send", "x"], ["doctor"], ["show", "last"], ["worker", "tests.cli.shop:app"], ["metrics", "--once"]]
+COMMANDS = [
+    ["runs"],
+    ["send", "x"],
+    ["doctor"],
+    ["show", "last"],
+    ["worker", "tests.cli.shop:app"],
+    ["metrics", "--once"],
+]
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: arguments[0])

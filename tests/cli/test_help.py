@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import click
 import pytest
@@ -35,7 +36,7 @@ print("imported", [name for name in {HEAVY} if name in sys.modules])
     assert all(f"\n  {name} " in said for name in COMMANDS)
 
 
-def test_help_is_quick(record_property: pytest.RecordProperty) -> None:
+def test_help_is_quick(record_property: Callable[[str, object], None]) -> None:
     """Told, not judged: the machine may be busy. The budget is 150 ms."""
     times = []
     for _ in range(3):
@@ -62,5 +63,7 @@ def test_every_command_takes_a_redis_url_and_those_that_show_something_take_json
 
 
 def test_the_version_is_told() -> None:
-    said = subprocess.run([sys.executable, "-m", "flowlib.cli", "--version"], capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-m", "flowlib.cli", "--version"], capture_output=True, text=True, check=True
+    )
     assert said.stdout.split()[0] == "flow"
