@@ -9,10 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .journal import ENTRY, SLEEP, id_of
-from .model import Attempt, ErrorInfo, HistoryEntry, StepRecord
-
-_CLOSED = {"lost": "lost", "released": "released", "cancelled": "cancelled"}
+from .journal import ENTRY, id_of
+from .model import CANCELLED, COMPLETED, FAILED, Attempt, ErrorInfo, HistoryEntry, StepRecord
 
 
 @dataclass(slots=True)
@@ -28,48 +26,61 @@ class _Building:
         if self.attempts and self.attempts[-1].ended is None:
             self.attempts[-1] = replace(self.attempts[-1], ended=at, outcome=outcome, **more)
 
+    def end(self, run: HistoryEntry) -> None:
+        """The run has ended, and with it what was still open: a step that failed with its run, or was not asked for again."""
+        if self.status in (COMPLETED, FAILED):
+            return
+        failed = run.kind == FAILED and self.status == "running"
+        if failed:
+            self.close(run.at, FAILED, error=ErrorInfo.from_dict(run.detail["error"]))
+        self.close(run.at, CANCELLED)
+        self.status = FAILED if failed else CANCELLED
+
 
 def steps_of(history: Iterable[HistoryEntry]) -> tuple[StepRecord, ...]:
     """One record per step in the order in which they came up; the call that found the first step is left out."""
     building: dict[str, _Building] = {}
     for entry in history:
-        if entry.kind != "log" and entry.step != ENTRY:
+        if _ends_run(entry):
+            for step in building.values():
+                step.end(entry)
+        elif entry.kind != "log" and entry.step != ENTRY:
             _take(building.setdefault(entry.step, _Building(queued=entry.at)), entry)
     return tuple(
         StepRecord(id_of(key), b.kind, b.status, tuple(b.attempts), b.until, b.bytes) for key, b in building.items()
     )
 
 
+def _ends_run(entry: HistoryEntry) -> bool:
+    return entry.kind in (COMPLETED, CANCELLED) or (entry.kind == FAILED and "level" not in entry.detail)
+
+
 def _take(step: _Building, entry: HistoryEntry) -> None:
     detail = entry.detail
     step.kind = detail.get("kind", step.kind)
-    if step.status in ("completed", "failed"):
+    if step.status in (COMPLETED, FAILED):
         return  # its job came back only to call the function again, after an error between steps
     match entry.kind:
         case "queued" | "recovered":
+            # else still open when the function asked for another step first, and now asks for this one again
+            step.close(entry.at, "lost" if entry.kind == "recovered" else "superseded")
             step.status, step.queued = "queued", entry.at
         case "claimed":
             waited = float(detail.get("waited") or 0.0)
+            step.close(entry.at, "superseded")
             step.attempts.append(Attempt(entry.attempt, entry.at - waited, entry.at, worker=entry.worker))
             step.status = "running"
         case "sleeping":
             step.status, step.until = "sleeping", float(detail["until"]) / 1000
-        case "failed" if detail.get("level") == "step":
+        case "failed":  # the step, or the function before it came to the step
             error = ErrorInfo.from_dict(detail["error"])
             step.close(entry.at, detail["outcome"], error=error, retry_at=detail["retry_at"] / 1000)
             step.status = "retrying"
-        case "failed":
-            step.close(entry.at, "ok")  # the step is recorded; it is the function that failed after it
         case "recorded":
             ok = detail["outcome"] == "ok"
             final = ErrorInfo.from_dict(detail["error"]) if "error" in detail else None
             step.close(entry.at, detail["outcome"], error=final)
-            step.status, step.bytes = ("completed" if ok else "failed"), detail["bytes"]
-        case "lost" | "released" | "cancelled":
-            step.close(entry.at, _CLOSED[entry.kind])
-            if step.status != "completed":
-                step.status = "cancelled" if entry.kind == "cancelled" else "queued"
-
-
-def is_sleep(step: StepRecord) -> bool:
-    return step.kind == SLEEP
+            step.status, step.bytes = (COMPLETED if ok else FAILED), detail["bytes"]
+        case "lost" | "released":
+            step.close(entry.at, entry.kind)
+            step.status = "queued"

@@ -148,6 +148,8 @@ def test_steps_in_another_order_at_each_pass_run_once_each(case: Case) -> None:
     run = case.run()
     assert run.result == {name: f"value of {name}" for name in "abcd"}
     assert Counter(case.ledger) == dict.fromkeys("abcd", 2)
+    assert {step.status for step in run.steps} == {"completed"}
+    assert "running" not in {attempt.outcome for step in run.steps for attempt in step.attempts}
 
 
 def test_a_step_inside_a_step_fails_the_run_for_good(case: Case) -> None:
@@ -179,6 +181,7 @@ def test_a_step_inside_a_step_fails_the_run_for_good(case: Case) -> None:
     assert run.error.type == "ConfigError"
     assert "nested steps: step 'inner' was called inside step 'outer'" in run.error.message
     assert case.ledger == ["outer"]
+    assert [(step.id, step.status, step.attempts[-1].outcome) for step in run.steps] == [("outer", "failed", "failed")]
 
 
 def test_one_id_for_two_steps_fails_the_run_and_names_both(case: Case) -> None:
