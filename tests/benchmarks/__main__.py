@@ -21,7 +21,7 @@ from tests.benchmarks.profiling import profile
 
 QUICK = 50  # runs
 SINGLES = 50  # runs one after the other, for the latency
-TIME_LIMIT = 170.0  # seconds; no round is begun that would not fit
+TIME_LIMIT = 170.0  # seconds; unless --repeat says how many, no round is begun that would not fit
 
 
 def main() -> int:
@@ -43,7 +43,12 @@ def main() -> int:
         else:
             peers = [peer for peer in PEERS if peer.name in (options.only or [peer.name])]
             runs = options.runs or (QUICK if options.quick else 500)
-            compare(console, peers, runs, options.repeat or (1 if options.quick else 3), options.json)
+            limit = TIME_LIMIT if options.repeat is None else float("inf")
+            about = report.machine()
+            console.print(", ".join(f"{name} {value}" for name, value in about.items()))
+            rounds = compare(console, peers, runs, options.repeat or (1 if options.quick else 3), limit)
+            if options.json is not None:
+                report.write_json(options.json, about, rounds)
     except WorkerEnded as error:
         console.print(str(error), markup=False)
         return 1
@@ -58,14 +63,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def compare(console: Console, peers: Sequence[Peer], runs: int, repeat: int, json_file: Path | None) -> None:
-    about = report.machine()
-    console.print(", ".join(f"{name} {value}" for name, value in about.items()))
+def compare(console: Console, peers: Sequence[Peer], runs: int, repeat: int, limit: float) -> dict[str, list[Figures]]:
     rounds: dict[str, list[Figures]] = {peer.name: [] for peer in peers}
     began = time.monotonic()
     for number in range(repeat):
         spent = time.monotonic() - began
-        if number and spent * (number + 1) / number > TIME_LIMIT:
+        if number and spent * (number + 1) / number > limit:
             console.print(f"{repeat - number} of {repeat} rounds are left out: {spent:.0f} s are over")
             break
         for peer in peers:
@@ -74,8 +77,7 @@ def compare(console: Console, peers: Sequence[Peer], runs: int, repeat: int, jso
             rounds[peer.name].append(figures)
             console.print(f"round {number + 1} of {repeat}, {peer.name}: {figures.steps:,.0f} steps/s")
     report.show(console, rounds, peers)
-    if json_file is not None:
-        report.write_json(json_file, about, rounds)
+    return rounds
 
 
 if __name__ == "__main__":
