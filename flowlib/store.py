@@ -19,7 +19,7 @@ from .function import Function
 from .keys import Keys
 from .model import ErrorInfo
 from .records import Claim, JobSpec, Lease, read_claim, rq_ttl, text, told
-from .wire import Packed, PackedArgs, Wire, explain, script
+from .wire import Packed, PackedArgs, Wire, explain, script, shown
 
 RedisError = redis.RedisError
 MIN_SERVER = (7, 0)
@@ -48,7 +48,8 @@ class Store:
         try:
             self.client = client or redis.Redis.from_url(url, **_connection_options(url))
         except ValueError as error:
-            raise ServerError(f"{url!r} is no Redis URL: {error}; e.g. redis://127.0.0.1:6379/0") from None
+            why = "" if "@" in url else f": {error}"  # it may quote a part of the password
+            raise ServerError(f"{shown(url)!r} is no Redis URL{why}; e.g. redis://127.0.0.1:6379/0") from None
         self._local = threading.local()
         self._labels: dict[tuple[str, str, str], str] = {}
         self._head = PackedArgs(self.keys.leases, self.keys.prefix, self.keys.rq)

@@ -227,18 +227,22 @@ class _Again(Exception):
         self.problem = problem
 
 
+def shown(url: str) -> str:
+    """The address without its user name and password."""
+    return re.sub(r"//.*@", "//…@", url, flags=re.DOTALL)
+
+
 def explain(error: Exception, url: str) -> ServerError:
-    """A Redis error as one line with its remedy; a password in the URL is never shown."""
-    shown = re.sub(r"//[^@/]*@", "//…@", url)
-    text = str(error)
+    """A Redis error as one line with its remedy."""
+    where, text = shown(url), str(error)
     if isinstance(error, AuthenticationError):
-        return ServerError(f"Redis at {shown} refuses the user name or password: set them in FLOW_REDIS_URL")
+        return ServerError(f"Redis at {where} refuses the user name or password: set them in FLOW_REDIS_URL")
     if isinstance(error, NoPermissionError):
         return ServerError(
-            f"Redis at {shown} does not permit what flowlib needs: {text}; see the ACL in deploy/redis.conf"
+            f"Redis at {where} does not permit what flowlib needs: {text}; see the ACL in deploy/redis.conf"
         )
     if isinstance(error, OutOfMemoryError):
-        return ServerError(f"Redis at {shown} is full and refuses new work: raise maxmemory; nothing was stored")
+        return ServerError(f"Redis at {where} is full and refuses new work: raise maxmemory; nothing was stored")
     if isinstance(error, ResponseError):
-        return ServerError(f"Redis at {shown} says: {text}")
-    return ServerError(f"no Redis at {shown} ({text}): start one, or set FLOW_REDIS_URL or --redis-url")
+        return ServerError(f"Redis at {where} says: {text}")
+    return ServerError(f"no Redis at {where} ({text}): start one, or set FLOW_REDIS_URL or --redis-url")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,11 +26,6 @@ def find_url(given: str | None, app: App | None = None) -> str:
     """What was given, else what the app says itself, FLOW_REDIS_URL, a living `flow dev` in this folder, the default."""
     own = None if app is None or app.store.url == DEFAULT_URL else app.store.url
     return given or own or os.environ.get("FLOW_REDIS_URL") or Server.find(DEV_FOLDER) or DEFAULT_URL
-
-
-def shown(url: str) -> str:
-    """Without the password."""
-    return re.sub(r"//[^@/]*@", "//…@", url)
 
 
 @contextmanager

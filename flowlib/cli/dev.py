@@ -16,9 +16,10 @@ import click
 from flowlib.errors import ConfigError
 from flowlib.server import INSTALL, Server
 from flowlib.store import Store
+from flowlib.wire import shown
 
 from .children import Children
-from .connection import DEV_FOLDER, connected, shown
+from .connection import DEV_FOLDER, connected
 from .functions import declared
 from .options import redis_url
 

@@ -6,8 +6,10 @@ from dataclasses import asdict
 
 import click
 
+from flowlib.wire import shown
+
 from .checks import FAIL, run_checks
-from .connection import connected, find_url, shown
+from .connection import connected, find_url
 from .options import as_json, redis_url
 from .output import STYLES, print_json
 

@@ -9,8 +9,9 @@ import click
 
 from flowlib.metrics import render, serve
 from flowlib.store import Store
+from flowlib.wire import shown
 
-from .connection import connected, find_url, shown
+from .connection import connected, find_url
 from .options import redis_url
 
 

@@ -193,6 +193,14 @@ def test_an_address_that_is_none(flow_anywhere: Flow, url: str) -> None:
     assert_error(flow_anywhere("runs", "--redis-url", url), "is no Redis URL")
 
 
+@pytest.mark.parametrize("url", ["redis://:s3cret@host:port/0", "redis://me:s3/c@ret@127.0.0.1:1/0"])
+def test_a_password_in_an_address_that_is_none_is_not_shown(flow_anywhere: Flow, url: str) -> None:
+    """141: secrets never appear in errors."""
+    said = flow_anywhere("runs", "--redis-url", url)
+    assert_error(said, "is no Redis URL")
+    assert not any(part in said.err for part in ("s3", "c@", "ret@"))
+
+
 @pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: arguments[0])
 def test_a_server_that_is_too_old(flow_anywhere: Flow, arguments: list[str], old_server: str) -> None:
     assert_error(flow_anywhere(*arguments, "--redis-url", old_server), "Redis 6.2.14 is too old", "7.0")
