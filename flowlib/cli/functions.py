@@ -32,7 +32,7 @@ def command(app: str | None, redis_url: str | None, as_json: bool) -> None:
             )
             for each in found
         ]  # fmt: skip
-        print_table(("FUNCTION", "ON", "QUEUE", "RETRIES", "TIMEOUT", "CODE"), rows, elastic="CODE")
+        print_table(("FUNCTION", "ON", "QUEUE", "RETRIES", "TIMEOUT", "CODE"), rows, elastic=("CODE", "ON"))
     else:
         click.echo("no functions yet: a worker declares those of its app when it starts", err=True)
 

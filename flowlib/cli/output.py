@@ -14,13 +14,13 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from flowlib.codec import decode, jsonable
 from flowlib.model import Attempt, ErrorInfo, Memo, Run, StepRecord
 
 PIPED_WIDTH = 200  # where no terminal says how wide it is, nothing that matters is to be cut
+GAP, NARROWEST = "  ", 8  # between columns, and an elastic one of less is of no use
 
 STYLES = {
     "completed": "green", "failed": "red", "cancelled": "magenta", "running": "cyan", "retrying": "yellow",
@@ -37,17 +37,26 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2 if sys.stdout.isatty() else None))
 
 
-def print_table(heads: Sequence[str], rows: Iterable[Sequence[str | Text]], elastic: str = "") -> None:
-    """Every column as wide as it needs; when the terminal is too narrow, the `elastic` one gives way first."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in heads:
-        table.add_column(head, no_wrap=True, overflow="ellipsis", ratio=1 if head == elastic else None)
-    for row in rows:
-        table.add_row(*row)
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str | Text]], elastic: Sequence[str] = ()) -> None:
+    """Every column as wide as it needs. In a terminal that is too narrow the elastic ones shrink, and then are left out."""
+    lines = [[Text(head, "bold") for head in heads]]
+    lines += [[Text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    widths = {head: max(line[at].cell_len for line in lines) for at, head in enumerate(heads)}
     screen = console()
-    with screen.capture() as drawn:
-        screen.print(table)
-    click.echo("\n".join(line.rstrip() for line in drawn.get().splitlines()))
+    while (over := sum(widths.values()) + len(GAP) * (len(widths) - 1) - screen.width) > 0:
+        widest = max((head for head in elastic if head in widths), key=lambda head: widths[head], default=None)
+        if widest is None:
+            break
+        widths[widest] -= over
+        if widths[widest] < NARROWEST:
+            del widths[widest]
+    for line in lines:
+        shown = [(cell, widths[head]) for head, cell in zip(heads, line, strict=True) if head in widths]
+        for cell, width in shown:
+            cell.truncate(width, overflow="ellipsis", pad=True)
+        whole = Text(GAP).join(cell for cell, _ in shown)
+        whole.rstrip()
+        screen.print(whole, soft_wrap=True)
 
 
 def status(run: Run) -> Text:
@@ -62,15 +71,20 @@ def took(seconds: float) -> str:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
         return f"{seconds:.3g} s"
-    minutes, hours = seconds / 60, seconds / 3600
-    if hours < 1:
-        return f"{int(minutes)} min {int(seconds % 60)} s"
-    return f"{int(hours)} h {int(minutes % 60)} min" if hours < 48 else f"{hours / 24:.1f} d"
+    if seconds < 3600:
+        return f"{int(seconds / 60)}m {int(seconds % 60)}s"
+    return f"{int(seconds / 3600)}h {int(seconds / 60 % 60)}m" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} d"
 
 
 def ago(when: datetime) -> str:
+    """In one unit: `20m ago`."""
     seconds = (datetime.now(UTC) - when).total_seconds()
-    return "now" if abs(seconds) < 1 else f"{took(seconds)} ago" if seconds > 0 else f"in {took(-seconds)}"
+    if seconds < 1:
+        return "now"
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f}{unit} ago"
+    return f"{seconds:.0f}s ago"
 
 
 def clock(at: float) -> str:

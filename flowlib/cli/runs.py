@@ -32,8 +32,8 @@ def command(
     if as_json:
         print_json([run_document(run) for run in found])
     elif found:
-        heads = ("RUN", "FUNCTION", "STATUS", "EVENT", "STARTED", "TOOK", "WHAT")
-        print_table(heads, map(_row, found), elastic="WHAT")
+        heads = ("RUN", "FUNCTION", "STATUS", "STARTED", "TOOK", "EVENT", "WHAT")
+        print_table(heads, map(_row, found), elastic=("EVENT", "WHAT"))
         if len(found) == limit:
             click.echo(f"… the newest {limit}: --limit N shows more", err=True)
     else:
@@ -43,7 +43,7 @@ def command(
 def _row(run: Run) -> tuple[str | Text, ...]:
     seconds = ((run.ended or datetime.now(UTC)) - run.created).total_seconds()
     return (
-        run.id, f"{run.app}/{run.function}", status(run), run.event.id, ago(run.created), took(max(seconds, 0)), _what(run),
+        run.id, f"{run.app}/{run.function}", status(run), ago(run.created), took(max(seconds, 0)), run.event.id, _what(run),
     )  # fmt: skip
 
 

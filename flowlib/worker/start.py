@@ -18,7 +18,6 @@ from typing import Any
 
 from flowlib.app import App
 from flowlib.errors import ConfigError
-from flowlib.journal import id_of
 from flowlib.store import Store
 
 from .worker import BUDGET, GRACE, LEASE_MS, FlowWorker
@@ -127,4 +126,4 @@ _USUAL = {*vars(logging.makeLogRecord({})), "message", "asctime", "run", "step",
 
 def _speaker(record: logging.LogRecord) -> tuple[str, str, int]:
     """The run, step and attempt that a record was made in, as `capture.RunFilter` has marked it."""
-    return getattr(record, "run", ""), id_of(getattr(record, "step", "")), getattr(record, "attempt", 0)
+    return getattr(record, "run", ""), getattr(record, "step", ""), getattr(record, "attempt", 0)

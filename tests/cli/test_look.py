@@ -7,6 +7,8 @@ import re
 import threading
 from datetime import datetime
 
+import pytest
+
 from tests.cli import shop
 from tests.cli.conftest import Flow, Said, Shop, wait_until
 
@@ -20,14 +22,27 @@ def test_runs_are_listed_the_newest_first_with_what_became_of_them(flow: Flow, a
     good, bad, held = at_work.order("good"), at_work.order("bad", valid=False), at_work.hold()
     said = flow("runs")
     head, *lines = said.out.splitlines()
-    assert head.split() == ["RUN", "FUNCTION", "STATUS", "EVENT", "STARTED", "TOOK", "WHAT"]
-    assert [line.split()[:4] for line in lines] == [
-        [held, "shop/hold-the-door", "running", "opened"],
-        [bad.id, "shop/fulfil", "failed", "bad"],
-        [good.id, "shop/fulfil", "completed", "good"],
+    assert head.split() == ["RUN", "FUNCTION", "STATUS", "STARTED", "TOOK", "EVENT", "WHAT"]
+    assert [line.split()[:3] for line in lines] == [
+        [held, "shop/hold-the-door", "running"],
+        [bad.id, "shop/fulfil", "failed"],
+        [good.id, "shop/fulfil", "completed"],
     ]
-    assert lines[0].endswith("hold")
-    assert lines[1].endswith("check: NonRetriable: this order")
+    assert lines[0].endswith("  opened  hold")
+    assert lines[1].endswith("  bad     check: NonRetriable: this order")
+    assert lines[2].endswith("  good")
+
+
+def test_a_narrow_terminal_gets_whole_ids_and_less_of_the_rest(
+    flow: Flow, at_work: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [at_work.order(f"a-rather-long-event-id-{n}", valid=False).id for n in range(2)]
+    for width, heads in ((200, 7), (100, 7), (75, 6), (60, 5)):
+        monkeypatch.setenv("COLUMNS", str(width))
+        head, *lines = flow("runs").out.splitlines()
+        assert len(head.split()) == heads, head
+        assert [line[:26] for line in lines] == runs[::-1]
+        assert max(map(len, lines)) <= max(width, 66)
 
 
 FILTERS = [
