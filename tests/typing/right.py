@@ -1,0 +1,107 @@
+"""Right uses: mypy and pyright find nothing to say. Nobody runs this file; see test_typing.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flowlib import App, AsyncStep, Backoff, Event, EventType, Limits, Run, Step, StepFailed, step_options
+from flowlib.model import HistoryEntry
+
+
+@dataclass(frozen=True)
+class Upload:
+    key: str
+    user_email: str
+
+
+@dataclass
+class Check:
+    is_valid: bool
+    errors: list[str]
+
+
+app = App("contacts", queue="flow", retries=2, backoff=Backoff(first=1), timeout=timedelta(minutes=1))
+uploaded = EventType("api/contact_list.uploaded", Upload)
+renamed = EventType("renamed", str)
+
+
+def validate(key: str) -> Check:
+    return Check(bool(key), [])
+
+
+@step_options(retries=8, backoff=timedelta(seconds=1), timeout=30, queue="high")
+def enrich(key: str, *, chunk: int = 100) -> list[str]:
+    return [key] * chunk
+
+
+async def store(rows: list[str], table: str = "contacts") -> int:
+    return len(rows) + len(table)
+
+
+def nothing() -> None: ...
+
+
+@app.function(on=uploaded, retries=4, limits=Limits(steps=10))
+def import_contacts(event: Event[Upload], step: Step) -> int:
+    check: Check = step.run("validate", validate, event.data.key)
+    if not check.is_valid:
+        return 0
+    rows: list[str] = step.run("enrich", enrich, event.data.key, chunk=2)
+    same: list[str] = step.run("enrich again", enrich, key=event.data.key)
+    step.sleep("cooling-off", timedelta(hours=1))
+    step.sleep("briefly", 0.5)
+    step.sleep_until("opening", datetime(2027, 1, 1, tzinfo=UTC))
+    total: int = step.options(retries=8, backoff=5, timeout=timedelta(minutes=1), queue="low").run("store", store, rows)
+    step.run("nothing", nothing)
+    number: float = step.run("inline", lambda: 1.5)
+    try:
+        total += step.run("more", store, same, table="more")
+    except StepFailed as failed:
+        step.log.warning("%s: %s %s %s", failed.step, failed.type, failed.message, failed.traceback)
+    return total + int(number) + step.attempt + len(step.run_id)
+
+
+@app.function(on=uploaded, name="import-async")
+async def import_contacts_async(event: Event[Upload], step: AsyncStep) -> list[str]:
+    check: Check = await step.run("validate", validate, event.data.key)
+    rows: list[str] = await step.options(retries=0).run("enrich", enrich, event.data.key, chunk=2)
+    total: int = await step.run("store", store, rows, table="contacts")
+    await step.sleep("cooling-off", 30)
+    await step.sleep_until("opening", datetime(2027, 1, 1, tzinfo=UTC))
+    return [*check.errors, *rows, str(total)]
+
+
+@app.function(on="plain.name")
+def plain(event: Event[dict[str, Any]], step: Step) -> str:
+    return str(event.data["key"])
+
+
+@app.function(on=["plain.name", uploaded, renamed])
+def several(event: Event[Any], step: Step) -> None: ...
+
+
+# A decorated function is still itself.
+as_it_was: Callable[[Event[Upload], Step], int] = import_contacts
+as_it_was_async: Callable[[Event[Upload], AsyncStep], Coroutine[Any, Any, list[str]]] = import_contacts_async
+still: list[str] = enrich("a", chunk=1)
+
+one: str = app.send(uploaded(Upload("k", "e"), id="upload-17", ts=datetime.now(UTC)))
+many: list[str] = app.send([uploaded(Upload("k", "e")), renamed("new"), Event("other", {"a": 1})])
+event: Event[Upload] = uploaded(Upload("k", "e"))
+
+
+async def produce() -> list[str]:
+    first: str = await app.send_async(renamed("new"))
+    rest: list[str] = await app.send_async([renamed("newer")])
+    return [first, *rest]
+
+
+run: Run = app.runs.get("01J")
+runs: list[Run] = app.runs.list(status="failed", function="import-contacts", since=timedelta(hours=1), limit=5)
+result: int = app.runs.result(run.id, timeout=30)  # Any: the caller knows the function
+text: str = app.runs.result(run.id, timeout=timedelta(seconds=30))
+history: list[HistoryEntry] = app.runs.history(run.id)
+app.runs.cancel(run.id, reason="not wanted")
