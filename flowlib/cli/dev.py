@@ -73,7 +73,10 @@ def _server(fresh: bool) -> Server:
     server = Server.start(DEV_FOLDER)
     (DEV_FOLDER / ".gitignore").write_text("*\n")
     if not server.owned:
-        click.echo(f"flow dev: another one (pid {server.owner}) runs the server here: this one ends with it", err=True)
+        click.echo(
+            f"flow dev: another one (pid {server.owner}) runs the server here, and takes it along when it stops",
+            err=True,
+        )
     return server
 
 

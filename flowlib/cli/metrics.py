@@ -17,7 +17,7 @@ from .options import redis_url
 
 @click.command("metrics")
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 to be reached from elsewhere.")
-@click.option("--port", type=click.IntRange(1, 65535), default=9464, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), metavar="PORT", default=9464, show_default=True)
 @click.option("--once", is_flag=True, help="Print them, and serve nothing.")
 @redis_url
 def command(host: str, port: int, once: bool, redis_url: str | None) -> None:

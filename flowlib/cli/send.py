@@ -34,7 +34,7 @@ PATIENCE = 1.0  # seconds for runs to start: long for workers that are idle, sho
 @click.option("--ts", type=Moment(), help="When it happened. Default: now.")
 @click.option("--app", metavar="MODULE:APP", envvar="FLOW_APP", help="Check the data against its types.")
 @click.option("--wait", is_flag=True, help="Wait for the runs to end, and show their results.")
-@click.option("--timeout", type=click.FloatRange(min=0), help="Seconds to wait at most.")
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait so long at most.")
 @click.option("--stdin", is_flag=True, help="Many events: a line each, {name, data, id, ts} or, with NAME, data.")
 @redis_url
 @as_json

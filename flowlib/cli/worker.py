@@ -18,19 +18,24 @@ LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR"]
 @click.option("--queues", metavar="A,B", default="", help="In this order. Default: those that the app's functions use.")
 @click.option("--name", help="As RQ's tools show it. Default: one of its own.")
 @click.option("--burst", is_flag=True, help="Stop when nothing is queued.")
-@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve metrics too, this process' own among them.")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="Serve metrics too, this process' own among them.",
+)
 @click.option("--metrics-host", default="127.0.0.1", show_default=True)
 @click.option(
-    "--lease", type=click.FloatRange(min=0.5), default=LEASE_MS / 1000, show_default=True,
-    help="Seconds after which the step of a worker that has died runs elsewhere.",
+    "--lease", type=click.FloatRange(min=0.5), metavar="SECONDS", default=LEASE_MS / 1000, show_default=True,
+    help="After so long the step of a worker that has died runs elsewhere.",
 )  # fmt: skip
 @click.option(
-    "--grace", type=click.FloatRange(min=0), default=GRACE, show_default=True,
-    help="Seconds that a running step gets to end after SIGTERM; then it is handed back.",
+    "--grace", type=click.FloatRange(min=0), metavar="SECONDS", default=GRACE, show_default=True,
+    help="A running step gets so long to end after SIGTERM; then it is handed back.",
 )  # fmt: skip
 @click.option(
-    "--budget", type=click.FloatRange(min=0), default=BUDGET, show_default=True,
-    help="Seconds for which a run may stay here, step after step, before others get their turn.",
+    "--budget", type=click.FloatRange(min=0), metavar="SECONDS", default=BUDGET, show_default=True,
+    help="A run may stay here so long, step after step, before others get their turn.",
 )  # fmt: skip
 @click.option("--log-level", type=click.Choice(LEVELS, case_sensitive=False), default="INFO", show_default=True)
 @click.option(
