@@ -198,7 +198,7 @@ class App:
         >>> app.send(uploaded(Upload("2026/list.csv", "ada@example.com"), id="upload-17"))
         'upload-17'
         """
-        ready = self._ready_all(list(events)) if isinstance(events, Iterable) else [self._ready(events, "")]
+        ready = self._ready_all(list(events)) if isinstance(events, Iterable) else [self.prepare(events, "")]
         if ready:
             self.store.send_events(ready)
         ids = [event_id for event_id, *_ in ready]
@@ -219,14 +219,14 @@ class App:
         ready, wrong = [], []
         for index, event in enumerate(events):
             try:
-                ready.append(self._ready(event, f"event {index}: "))
+                ready.append(self.prepare(event, f"event {index}: "))
             except PayloadError as error:
                 wrong.append(str(error))
         if wrong:
             raise PayloadError("nothing was sent: " + "; ".join(wrong))
         return ready
 
-    def _ready(self, event: Event[Any], where: str) -> tuple[str, str, bytes, int]:
+    def prepare(self, event: Event[Any], where: str) -> tuple[str, str, bytes, int]:
         """What goes into the stream, after all that can be said against it has been said here (I10)."""
         if not isinstance(event, Event):
             raise PayloadError(f"{where}{event!r} is no Event: send(Event(name, data)), or send(event_type(data))")

@@ -6,10 +6,13 @@ pending, and another claims it. Starting is idempotent, so nobody starts anythin
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, cast
+
+import redis
 
 from .errors import ConfigError
 from .function import Function
@@ -45,29 +48,40 @@ class Dispatcher:
         self._consumer = consumer
         self._idle_ms = idle_ms
         self._looked = 0.0
+        self._reading = 0  # the id of the connection that waits for events, as the server counts
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Until `stopping`; Redis trouble is waited out."""
         wait = 0.1
+        reader = self._store.client.client()
         while not stopping():
             try:
+                self._reading = cast(int, reader.client_id())
                 if time.monotonic() - self._looked > self._idle_ms / 1000:
                     self._looked = time.monotonic()
                     self.dispatch(self.abandoned())
-                self.dispatch(self.fresh(BLOCK_MS))
+                self.dispatch(self.fresh(BLOCK_MS, reader))
                 wait = 0.1
             except Exception as error:
                 if stopping():
-                    return
+                    break
                 log.warning("dispatch: %s: again in %.1f s", error, wait)
                 time.sleep(wait)
                 wait = min(wait * 2, 2.0)
                 self._rejoin()
+        reader.close()
 
-    def fresh(self, block_ms: int | None = None) -> list[Entry]:
+    def wake(self) -> None:
+        """End the wait for events now, from another thread. A server that does not permit it ends it within a second."""
+        with contextlib.suppress(redis.RedisError):
+            self._store.client.client_unblock(self._reading)
+
+    def fresh(self, block_ms: int | None = None, reader: redis.Redis | None = None) -> list[Entry]:
         """Events that no dispatcher of this app has read."""
         keys = self._store.keys
-        reply: Any = self._store.client.xreadgroup(self._app, self._consumer, {keys.events: ">"}, BATCH, block_ms)
+        reply: Any = (reader or self._store.client).xreadgroup(
+            self._app, self._consumer, {keys.events: ">"}, BATCH, block_ms
+        )
         if isinstance(reply, dict):  # RESP3
             return [entry for batches in reply.values() for batch in batches for entry in batch]
         return [entry for _, entries in reply or [] for entry in entries]

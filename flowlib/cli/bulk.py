@@ -30,7 +30,7 @@ def send_lines(app: App, name: str | None, lines: Iterable[bytes]) -> int:
         if line.strip():
             where = f"line {number}"
             try:
-                ready.append(app._ready(_event(parse_json(line, where), name, where), f"{where}: "))
+                ready.append(app.prepare(_event(parse_json(line, where), name, where), f"{where}: "))
             except PayloadError as error:
                 wrong.append(str(error))
     if wrong:

@@ -179,6 +179,7 @@ class FlowWorker(BaseWorker):
     def _finish(self) -> None:
         self._stopping = True
         self._gone = True
+        self.dispatcher.wake()
         for thread in self._threads:
             thread.join(timeout=2.0)
         self._waiter.close()
@@ -216,7 +217,8 @@ class FlowWorker(BaseWorker):
     def stop(self) -> None:
         """As SIGTERM, from any thread."""
         self._on_signal(signal.SIGTERM, None)
-        self._waiter.wake()
+        if not self._gone:
+            self._waiter.wake()
 
     # -- the beat ----------------------------------------------------------------------------------------------------
 
