@@ -1,4 +1,4 @@
-"""Aids for tests of what must survive: a worker that kills itself at an exact place, and a check of all that is stored.
+"""Aids for tests of what must survive: faults at an exact place, and a check of all that is stored.
 
     python -m flowlib.testing worker tests.crash.story:app --kill-at 7 --when after
 
@@ -14,9 +14,10 @@ import argparse
 import logging
 import os
 import signal
+import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
@@ -34,34 +35,54 @@ from .worker import FlowWorker
 BEFORE, AFTER = "before", "after"
 
 
-# -- a worker that dies where it is told -----------------------------------------------------------------------------
+# -- faults at an exact place -----------------------------------------------------------------------------------------
 
 
-def deadly_wire(kill_at: int, when: str, any_thread: bool = False) -> type[Wire]:
-    """A Wire whose process is killed at the `kill_at`-th command, or pipeline, that the main thread, or any, sends.
+def kill(_wire: Wire) -> None:
+    """This process ends at once."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def cut(wire: Wire) -> None:
+    """The connection breaks: what was sent arrives, no reply does."""
+    if wire._connection is not None:
+        wire._connection._sock.shutdown(socket.SHUT_RDWR)
+
+
+def faulty_wire(fault: Callable[[Wire], None], at: int, when: str, any_thread: bool = False) -> type[Wire]:
+    """A Wire to which `fault` happens at the `at`-th command, or pipeline, that the main thread, or any, sends.
 
     `when` is "before" (Redis never sees the command) or "after" (Redis has it, the reply is not read). 0: never.
+
+    >>> Store(url, wire=faulty_wire(cut, 3, "after"))
     """
     numbers = count(1)
 
-    class DeadlyWire(Wire):
+    class FaultyWire(Wire):
         def _send(self, data: bytes) -> None:
             counts = any_thread or threading.current_thread() is threading.main_thread()
-            fatal = counts and next(numbers) == kill_at
-            if fatal and when == BEFORE:
-                os.kill(os.getpid(), signal.SIGKILL)
+            faulty = counts and next(numbers) == at
+            if faulty and when == BEFORE:
+                fault(self)
             super()._send(data)
-            if fatal:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if faulty and when == AFTER:
+                fault(self)
 
-    return DeadlyWire
+    return FaultyWire
 
 
 def run_worker(
-    location: str, url: str, *, kill_at: int = 0, when: str = BEFORE, any_thread: bool = False, **settings: Any
+    location: str,
+    url: str,
+    *,
+    fault: Callable[[Wire], None] = kill,
+    at: int = 0,
+    when: str = BEFORE,
+    any_thread: bool = False,
+    **settings: Any,
 ) -> None:
     """A worker of the app at MODULE:APP in this process's main thread; `settings` are those of FlowWorker."""
-    wire = deadly_wire(kill_at, when, any_thread)
+    wire = faulty_wire(fault, at, when, any_thread)
     store = Store(url, patience=FOREVER, give_up=lambda: worker._may_give_up(), wire=wire)  # noqa: PLW0108 - comes later
     worker = FlowWorker(app=load(location).connect(url), store=store, **settings)
     worker.work()
@@ -78,10 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     worker.add_argument("--redis-url", default=os.environ.get("FLOW_REDIS_URL") or DEFAULT_URL)
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO)
-    run_worker(
-        given.app, given.redis_url, kill_at=given.kill_at, when=given.when, any_thread=given.any_thread,
-        lease_ms=given.lease_ms,
-    )  # fmt: skip
+    place: dict[str, Any] = {"at": given.kill_at, "when": given.when, "any_thread": given.any_thread}
+    run_worker(given.app, given.redis_url, lease_ms=given.lease_ms, **place)
 
 
 # -- what must hold at every instant ---------------------------------------------------------------------------------

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
-from multiprocessing.context import ForkServerProcess
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +20,56 @@ from flowlib.testing import run_worker
 
 from . import ledger
 
+PATIENCE = 20.0
+
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["tests.crash.fleet", "tests.crash.story", "tests.crash.mixture", "tests.crash.waiting"])
+_forks.set_forkserver_preload([f"tests.crash.{each}" for each in ("fleet", "story", "mixture", "waiting")])
+_alone = threading.Lock()  # starting a process asks all others for their exit codes, and each can be read once only
 
 
-def start_worker(location: str, url: str, notes: Path, **settings: Any) -> ForkServerProcess:
-    """A worker process whose step bodies note what they do in `notes`; its own log is beside that."""
-    process = _forks.Process(target=_work, args=(location, url, str(notes), settings), daemon=True)
-    process.start()
-    return process
+class WorkerProcess:
+    """One worker of the app at MODULE:APP; its step bodies note what they do in `notes`, its own log is beside that."""
 
+    def __init__(self, location: str, url: str, notes: Path, **settings: Any) -> None:
+        self._process = _forks.Process(target=_work, args=(location, url, str(notes), settings), daemon=True)
+        with _alone:
+            self._process.start()
 
-def stop_worker(process: ForkServerProcess) -> int:
-    """In good order, as a deployment does it; returns the exit code, that of its kill if it was dead already."""
-    process.terminate()
-    process.join(10)
-    assert process.exitcode is not None, "a worker does not end on SIGTERM"
-    return process.exitcode
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def ends(self, within: float = PATIENCE) -> bool:
+        return bool(connection.wait([self._process.sentinel], within))
+
+    @property
+    def exit_code(self) -> int:
+        """Waits for its end."""
+        assert self.ends(), "a worker does not end"
+        with _alone:
+            self._process.join()
+            assert self._process.exitcode is not None
+            return self._process.exitcode
+
+    def send(self, signal_number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            if not self.ends(within=0):
+                os.kill(self.pid, signal_number)
+
+    def stop(self) -> int:
+        """In good order, as a deployment does it; the exit code, that of its kill if it was dead already."""
+        self.send(signal.SIGTERM)
+        return self.exit_code
+
+    def kill(self) -> None:
+        self.send(signal.SIGKILL)
+        assert self.ends()
 
 
 def until(condition: Callable[[], Any]) -> Any:
     """What `condition` returns as soon as that is true."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while not (found := condition()):
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.005)

@@ -6,6 +6,7 @@ after, then a healthy one. The ledger is outside Redis.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -22,15 +23,16 @@ import pytest
 from flowlib import App, Event
 from flowlib.server import Server
 from flowlib.store import Store
-from flowlib.testing import AFTER, BEFORE, check_invariants
+from flowlib.testing import AFTER, BEFORE, check_invariants, cut
 
-from .fleet import start_worker, stop_worker
+from .fleet import WorkerProcess, until
 from .ledger import AGAIN, START, Ledger
 from .story import STEPS, TOLD
 
 STORY = "tests.crash.story:app"
 LEASE_MS = 500
 FURTHEST = 60  # more commands than the story takes
+COMMANDS = 26  # about as many as it takes
 AT_ONCE = 12
 TRIES = {"first": 1, "flaky": 2, "doomed": 1, "last": 1}
 
@@ -39,7 +41,7 @@ TRIES = {"first": 1, "flaky": 2, "doomed": 1, "last": 1}
 class Survival:
     """One case: what was wrong with it, if anything, and whether the worker was killed at all."""
 
-    kill_at: int
+    at: int
     killed: bool
     faults: list[str]
 
@@ -62,40 +64,54 @@ def test_a_worker_killed_at_any_command_loses_nothing_and_repeats_no_recorded_st
     """BEHAVIOURS 142, 143; I1, I3, I4: for every n until a run passes without reaching n."""
     passed = threading.Event()
 
-    def survive(kill_at: int) -> Survival | None:
+    def survive(at: int) -> Survival | None:
         if passed.is_set():
             return None
-        url, notes = databases.url.replace("db=0", f"db={kill_at}"), tmp_path / f"{kill_at}"
-        survival = live_through(url, notes, kill_at=kill_at, **place)
+        url, notes = databases.url.replace("db=0", f"db={at}"), tmp_path / f"{at}"
+        survival = live_through(url, notes, at=at, **place)
         if not survival.killed:
             passed.set()
         return survival
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         survivals = [each for each in pool.map(survive, range(1, FURTHEST)) if each is not None]
-    assert {s.kill_at: s.faults for s in survivals if s.faults} == {}
-    kills = [s.kill_at for s in survivals if s.killed]
+    assert {s.at: s.faults for s in survivals if s.faults} == {}
+    kills = [s.at for s in survivals if s.killed]
     assert passed.is_set(), f"no run passed: raise FURTHEST over {FURTHEST}"
     assert len(kills) > 4 * len(STEPS), f"only {len(kills)} places to be killed at: does the wire still count?"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", [BEFORE, AFTER])
+def test_a_connection_that_breaks_at_any_command_loses_and_repeats_nothing(
+    databases: Server, tmp_path: Path, when: str
+) -> None:
+    """BEHAVIOURS 146; I1, I3: the worker lives on, and sends again what was not answered. No body runs twice."""
+
+    def survive(at: int) -> Survival:
+        return live_through(databases.url.replace("db=0", f"db={at}"), tmp_path / f"{at}", fault=cut, at=at, when=when)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        survivals = list(pool.map(survive, range(1, COMMANDS)))
+    assert {s.at: s.faults for s in survivals if s.faults or s.killed} == {}
 
 
 def live_through(url: str, notes: Path, **place: Any) -> Survival:
     store = Store(url)
     app = App("story").connect(store=store)
     app.send(Event("crash.story", {}, id="once"))
-    doomed = start_worker(STORY, url, notes, lease_ms=LEASE_MS, **place)
-    while doomed.is_alive() and not has_ended(app):
-        doomed.join(0.05)
-    killed = stop_worker(doomed) == -signal.SIGKILL
+    doomed = WorkerProcess(STORY, url, notes, lease_ms=LEASE_MS, **place)
+    until(lambda: doomed.ends(within=0.05) or has_ended(app))
+    killed = doomed.stop() == -signal.SIGKILL
     faults = check_invariants(store)
     if not has_ended(app):
-        healthy = start_worker(STORY, url, notes, lease_ms=LEASE_MS)
-        while healthy.is_alive() and not has_ended(app):
-            healthy.join(0.05)
-        assert stop_worker(healthy) == 0
+        healthy = WorkerProcess(STORY, url, notes, lease_ms=LEASE_MS)
+        with contextlib.suppress(AssertionError):  # told below, with the run's history
+            until(lambda: healthy.ends(within=0.05) or has_ended(app))
+        assert healthy.stop() == 0
     faults += [*faults_of(app, notes, crashes=int(killed)), *check_invariants(store)]
     store.close()
-    return Survival(place["kill_at"], killed, faults)
+    return Survival(place["at"], killed, faults)
 
 
 def has_ended(app: App) -> bool:
@@ -104,9 +120,14 @@ def has_ended(app: App) -> bool:
 
 def faults_of(app: App, notes: Path, crashes: int) -> Iterator[str]:
     """What is wrong with the one run of the app."""
-    (run,) = app.runs.list()
+    if not (runs := app.runs.list()):
+        yield "the event has started nothing"
+        return
+    (run,) = runs
+    history = app.runs.history(run.id)
     if (run.status, run.result) != ("completed", TOLD):
-        yield f"the run is {run.status} with {run.result!r}, error {run.error}"
+        told = "\n".join(f"{entry.at:.3f} {entry.kind} {entry.step} {entry.worker}" for entry in history)
+        yield f"the run is {run.status} ({run.state}) with {run.result!r}, error {run.error}:\n{told}"
     lines = Ledger(notes).lines()
     yield from (f"step {line.step!r} was recorded and was started again" for line in lines if line.word == AGAIN)
     started = Counter(line.step for line in lines if line.word == START)
@@ -114,7 +135,7 @@ def faults_of(app: App, notes: Path, crashes: int) -> Iterator[str]:
         yield f"started {extra} times too often for {crashes} crashes"
     if lacking := Counter(TRIES) - started:
         yield f"started {lacking} times too few"
-    recorded = Counter(entry.step for entry in app.runs.history(run.id) if entry.kind == "recorded")
+    recorded = Counter(entry.step for entry in history if entry.kind == "recorded")
     if recorded != Counter(f"1:{step}" for step in STEPS):
         yield f"memos were written {recorded} times"
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from flowlib.server import Server
 from flowlib.store import Store
 from flowlib.testing import check_invariants
 
-from .fleet import start_worker, stop_worker, until
+from .fleet import WorkerProcess, until
 from .ledger import END, START, Ledger
 from .waiting import gate
 
@@ -29,10 +27,10 @@ class Scene:
         self.notes = notes
         self.store = Store(server.url)
         self.app = App("waiting").connect(store=self.store)
-        self._workers: list[ForkServerProcess] = []
+        self._workers: list[WorkerProcess] = []
 
-    def worker(self, **settings: Any) -> ForkServerProcess:
-        worker = start_worker("tests.crash.waiting:app", self.server.url, self.notes, **settings)
+    def worker(self, **settings: Any) -> WorkerProcess:
+        worker = WorkerProcess("tests.crash.waiting:app", self.server.url, self.notes, **settings)
         self._workers.append(worker)
         return worker
 
@@ -79,12 +77,10 @@ def test_sigterm_lets_the_running_step_end_and_takes_nothing_more(scene: Scene) 
     run = scene.send()
     scene.waits()
     other = scene.send()
-    worker.terminate()
-    worker.join(0.5)
-    assert worker.is_alive(), "it did not wait for its step"
+    worker.send(signal.SIGTERM)
+    assert not worker.ends(within=0.5), "it did not wait for its step"
     scene.let_go()
-    worker.join(10)
-    assert worker.exitcode == 0
+    assert worker.exit_code == 0
     assert scene.kinds(run, "wait")[-1] == "recorded"
     assert scene.kinds(run, "go-on") == ["queued"]
     assert scene.app.runs.get(other).state == "queued"
@@ -97,7 +93,7 @@ def test_a_step_that_outlasts_the_grace_is_handed_back_and_nothing_is_held_again
     worker = scene.worker(grace=0.3)
     run = scene.send()
     scene.waits()
-    assert stop_worker(worker) == 0
+    assert worker.stop() == 0
     assert scene.kinds(run, "wait")[-1] == "released"
     assert scene.count(END, "wait") == 0
     assert check_invariants(scene.store) == []
@@ -113,10 +109,9 @@ def test_a_second_sigterm_cuts_the_step_short(scene: Scene) -> None:
     worker = scene.worker(grace=60.0)
     run = scene.send()
     scene.waits()
-    while worker.is_alive():
-        worker.terminate()
-        worker.join(0.2)
-    assert worker.exitcode == 0
+    while not worker.ends(within=0.2):
+        worker.send(signal.SIGTERM)
+    assert worker.exit_code == 0
     assert scene.kinds(run, "wait")[-1] == "released"
     assert check_invariants(scene.store) == []
 
@@ -129,16 +124,15 @@ def test_a_worker_that_was_frozen_past_its_lease_drops_its_result_and_says_so(sc
     frozen = scene.worker(lease_ms=500)
     run = scene.send()
     scene.waits()
-    assert frozen.pid is not None
-    os.kill(frozen.pid, signal.SIGSTOP)
+    frozen.send(signal.SIGSTOP)
     heir = scene.worker(lease_ms=500)
     scene.waits(times=2)
     scene.let_go()
     assert scene.app.runs.result(run, 15) == heir.pid
-    os.kill(frozen.pid, signal.SIGCONT)
+    frozen.send(signal.SIGCONT)
     until(lambda: f"the lease of job {run}-wait was lost" in scene.log())
-    assert stop_worker(frozen) == 0
-    assert stop_worker(heir) == 0
+    assert frozen.stop() == 0
+    assert heir.stop() == 0
     assert scene.app.runs.get(run).result == heir.pid
     assert scene.kinds(run, "wait") == ["claimed", "lost", "claimed", "recorded"]
     assert scene.count(START, "go-on") == 1
@@ -156,12 +150,11 @@ def test_a_result_that_could_not_be_reported_is_reported_when_redis_is_back(scen
     scene.server.kill()
     scene.let_go()
     until(lambda: scene.count(END, "wait") == 1)
-    worker.join(0.3)
-    assert worker.is_alive(), "it did not wait for Redis"
+    assert not worker.ends(within=0.3), "it did not wait for Redis"
     scene.server.restart()
     assert scene.app.runs.result(run, 15) == worker.pid
     assert scene.count(START, "wait") == 1
-    assert stop_worker(worker) == 0
+    assert worker.stop() == 0
     assert check_invariants(scene.store) == []
 
 
@@ -171,12 +164,12 @@ def test_an_outage_longer_than_the_lease_ends_right_too(scene: Scene) -> None:
     run = scene.send()
     scene.waits()
     scene.server.kill()
-    worker.join(1.0)
+    assert not worker.ends(within=1.0), "it did not wait for Redis"
     scene.server.restart()
     scene.let_go()
     assert scene.app.runs.result(run, 20) == worker.pid
     assert {attempt.number for attempt in scene.app.runs.get(run).steps[0].attempts} == {1}
-    assert stop_worker(worker) == 0
+    assert worker.stop() == 0
     assert check_invariants(scene.store) == []
 
 
@@ -192,10 +185,10 @@ def test_a_worker_with_a_full_redis_records_its_step_goes_on_and_takes_new_work_
     scene.let_go()
     assert scene.app.runs.result(run, 15) == worker.pid
     until(lambda: "waiting for it" in scene.log())
-    assert worker.is_alive()
+    assert not worker.ends(within=0)
     assert scene.app.runs.get(other).state == "queued"
     scene.store.client.config_set("maxmemory", 0)
     assert scene.app.runs.result(other, 15) == worker.pid
     assert {a.number for each in (run, other) for s in scene.app.runs.get(each).steps for a in s.attempts} == {1}
-    assert stop_worker(worker) == 0
+    assert worker.stop() == 0
     assert check_invariants(scene.store) == []

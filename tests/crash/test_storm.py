@@ -11,7 +11,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from flowlib.server import Server
 from flowlib.store import Store
 from flowlib.testing import check_invariants
 
-from .fleet import start_worker, stop_worker
+from .fleet import WorkerProcess
 from .ledger import AGAIN, Ledger
 from .mixture import KINDS
 
@@ -45,7 +44,7 @@ def test_no_run_is_lost_when_redis_and_workers_are_killed_under_load(durable_ser
 @pytest.mark.parametrize("round", range(3))
 def test_no_run_is_lost_in_a_long_storm(durable_server: Server, tmp_path: Path, round: int) -> None:
     """BEHAVIOURS 146, 142, 143; I3, I4, I5."""
-    Storm(durable_server, tmp_path / "ledger", seed=random.randrange(2**32)).rage(runs=2500, seconds=90)
+    Storm(durable_server, tmp_path / "ledger", seed=random.randrange(2**32)).rage(runs=1000, seconds=60)
 
 
 class Storm:
@@ -66,13 +65,13 @@ class Storm:
         feeder.join()
         self._settle(runs)
         for worker in workers:
-            assert stop_worker(worker) == 0
+            assert worker.stop() == 0
         print(f"killed {dict(self.kills)}")
         assert min(self.kills["worker"], 3 * self.kills["redis"]) >= seconds / 3, f"too calm: killed {self.kills}"
         assert [*faults, *check_invariants(self.store), *self._faults(runs)] == []
 
-    def _worker(self) -> ForkServerProcess:
-        return start_worker("tests.crash.mixture:app", self.server.url, self.notes, lease_ms=1000)
+    def _worker(self) -> WorkerProcess:
+        return WorkerProcess("tests.crash.mixture:app", self.server.url, self.notes, lease_ms=1000)
 
     def _feed(self, runs: int, seconds: float) -> None:
         """Each event until Redis has confirmed it: sending it again with its id is safe."""
@@ -86,7 +85,7 @@ class Storm:
                     continue
             time.sleep(max(0.0, seconds / runs - (time.monotonic() - began)))
 
-    def _kill_until(self, end: float, workers: list[ForkServerProcess]) -> list[str]:
+    def _kill_until(self, end: float, workers: list[WorkerProcess]) -> list[str]:
         faults = []
         while time.monotonic() < end:
             time.sleep(self.chance.uniform(0.1, 0.9))

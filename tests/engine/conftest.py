@@ -18,7 +18,7 @@ from flowlib.runs import Runs
 from flowlib.store import Store
 from flowlib.testing import Stored, check_invariants
 from flowlib.ulid import ulid
-from flowlib.wire import command
+from flowlib.wire import Wire, command
 from flowlib.worker.housekeeping import Housekeeper
 
 LOCATION = "nowhere:app"
@@ -102,6 +102,11 @@ class Desk:
         ended = of_memo(Memo(encode(1, where="value")))
         result = encode("done", where="result")
         return self.store.finish_run(lease, f"1:{recorded}" if recorded else "", ended, "completed", result=result)
+
+    def use_wire(self, wire: type[Wire]) -> None:
+        """From now on, for what the store sends."""
+        self.store.wire.close()
+        self.store._local.wire = wire(self.store.client.connection_pool, patience=1.0)
 
     # -- looking -----------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from redis.exceptions import OutOfMemoryError
 from flowlib import ServerError
 from flowlib.records import Lease
 from flowlib.server import Server
+from flowlib.testing import AFTER, BEFORE, cut, faulty_wire
 from flowlib.wire import Script
 
 from .conftest import Desk
@@ -98,6 +99,37 @@ def test_an_entry_that_is_twice_in_a_queue_is_run_once(desk: Desk) -> None:
     assert f"job {run.decode()}: 2 times in its queue" in desk.faults()
     desk.claim()
     assert desk.store.claim_job("bert", "exec-b", 60_000, ["flow"]) == "idle"
+    assert desk.faults() == []
+
+
+@acts
+@pytest.mark.parametrize("when", [BEFORE, AFTER])
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_connection_that_breaks_on_the_way_changes_nothing(desk: Desk, name: str, when: str, at: int) -> None:
+    """BEHAVIOURS 146; I1: what was not answered is sent again, in order, and done once. A memo takes three commands."""
+    needs_memo, act, verdict = ACTS[name]
+    lease = desk.at_step()
+    if needs_memo:
+        desk.commit(lease)
+    desk.use_wire(faulty_wire(cut, at, when))
+    assert act(desk, lease) == verdict
+    assert desk.faults() == []
+    assert len(desk.history(lease.run, "recorded")) == (needs_memo or name == "commit_step")
+
+
+@pytest.mark.parametrize("when", [BEFORE, AFTER])
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_memo_on_a_connection_that_breaks_is_sent_again_before_the_run_goes_on(
+    desk: Desk, when: str, at: int
+) -> None:
+    """I9: the memo is posted, the next transition follows it."""
+    lease = desk.at_step()
+    desk.use_wire(faulty_wire(cut, at, when))
+    desk.store.commit_step(
+        lease, "1:a", b"v\x01", attempt=1, outcome="ok", seconds=None, label="a", lines=b""
+    )  # fmt: skip
+    assert desk.place(lease) == "placed"
+    assert desk.runs.outputs(lease.run) == {"a": 1}
     assert desk.faults() == []
 
 
