@@ -53,6 +53,7 @@ def databases(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     "place",
     [{"when": BEFORE}, {"when": AFTER}, {"when": AFTER, "any_thread": True}],
@@ -82,6 +83,7 @@ def test_a_worker_killed_at_any_command_loses_nothing_and_repeats_no_recorded_st
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("when", [BEFORE, AFTER])
 def test_a_connection_that_breaks_at_any_command_loses_and_repeats_nothing(
     databases: Server, tmp_path: Path, when: str

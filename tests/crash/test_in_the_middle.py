@@ -116,6 +116,25 @@ def test_a_second_sigterm_cuts_the_step_short(scene: Scene) -> None:
     assert check_invariants(scene.store) == []
 
 
+# -- cancelled -------------------------------------------------------------------------------------------------------
+
+
+def test_a_body_whose_run_is_cancelled_is_ended_and_its_worker_takes_other_work(scene: Scene) -> None:
+    """BEHAVIOURS 97, 98: it would have waited for ever."""
+    scene.worker()
+    run = scene.send()
+    scene.waits()
+    scene.app.runs.cancel(run, "changed my mind")
+    other = scene.send()
+    scene.waits(times=2)
+    assert scene.count(END, "wait") == 0
+    assert scene.kinds(run, "wait") == ["claimed", "cancelled"]
+    scene.let_go()
+    scene.app.runs.result(other, 15)
+    assert scene.app.runs.get(run).status == "cancelled"
+    assert check_invariants(scene.store) == []
+
+
 # -- frozen ----------------------------------------------------------------------------------------------------------
 
 

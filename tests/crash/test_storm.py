@@ -34,6 +34,7 @@ def durable_server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_no_run_is_lost_when_redis_and_workers_are_killed_under_load(durable_server: Server, tmp_path: Path) -> None:
     """BEHAVIOURS 146, 142, 143; I3, I4, I5."""
     Storm(durable_server, tmp_path / "ledger", seed=random.randrange(2**32)).rage(runs=250, seconds=11)
