@@ -81,19 +81,19 @@ def test_a_running_body_is_interrupted_and_its_result_dropped(case: Case) -> Non
 def test_a_body_that_will_not_be_stopped_has_its_result_dropped(case: Case) -> None:
     """Behaviour 97: it is fenced, whatever it returns."""
 
-    def stubborn() -> str:
+    def stubborn(run_id: str) -> str:
         case.ledger.append("begin")
         until(lambda: case.app.runs.get(run_id).finished)
         return "too late"
 
-    async def stubborn_async() -> str:
-        return stubborn()
+    async def stubborn_async(run_id: str) -> str:
+        return stubborn(run_id)
 
     @case.function()
     def f(event: Event[Any], step: Any) -> Any:
         if event.data.get("idle"):
             return "idle"
-        yield step.run("work", stubborn_async if case.way.is_async else stubborn)
+        yield step.run("work", stubborn_async if case.way.is_async else stubborn, step.run_id)
         yield step.run("never", case.body("never"))
 
     run_id = case.send()
