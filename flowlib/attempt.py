@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from .codec import annotation_of, decode
 from .deadline import BodyStopped, Deadline
-from .errors import StepFailed
+from .errors import Interrupt, StepFailed
 from .journal import Op
 from .model import Memo
 from .retry import Options
@@ -33,7 +33,7 @@ class Surroundings(Protocol):
     @property
     def memos(self) -> dict[str, Memo]: ...
     @property
-    def alive(self) -> bool: ...
+    def listening(self) -> bool: ...
     def enter(self, call: StepCall) -> None: ...
     def leave(self) -> None: ...
     def commit(self, call: StepCall, seconds: float) -> None: ...
@@ -94,8 +94,8 @@ class StepCall:
             self._frame.commit(self, seconds)
         elif self._deadline.reason is not None and isinstance(error, BodyStopped | asyncio.CancelledError):
             self._frame.stopped(self, self._deadline.reason, seconds)
-        elif isinstance(error, Exception | SystemExit | asyncio.CancelledError) and self._frame.alive:
-            self._frame.fail(self, error, seconds)
-        else:
+        elif isinstance(error, Interrupt | BodyStopped) or not self._frame.listening:
             return False
+        else:
+            self._frame.fail(self, error, seconds)
         return True

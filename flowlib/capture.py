@@ -25,6 +25,9 @@ MAX_PENDING = 10_000
 speaking: ContextVar[Recorder | None] = ContextVar("flow_speaking", default=None)
 
 
+Line = tuple[float, str, str, str, str, int]  # when, level, logger, text, step, attempt
+
+
 class Recorder:
     """The lines of one run that are not yet stored. `live` is False while the function repeats what was seen before."""
 
@@ -33,7 +36,7 @@ class Recorder:
         self.live = False
         self.step = ""
         self.attempt = 1
-        self._lines: list[tuple[float, str, str, str, str, int]] = []
+        self._lines: list[Line] = []
         self._lock = threading.Lock()
         self._lost = 0
 
@@ -46,18 +49,34 @@ class Recorder:
             else:
                 self._lost += 1
 
-    def drain(self) -> bytes:
-        """All lines so far, each with its age in ms, packed as the scripts take them; empty when there are none."""
+    def take(self) -> list[Line]:
+        """All lines so far; they are the caller's to store, or to put back."""
         if not self._lines and not self._lost:
-            return b""
+            return []
         with self._lock:
             lines, self._lines = self._lines, []
             lost, self._lost = self._lost, 0
-        now = time.monotonic()
         if lost:
-            lines.append((now, "WARNING", "flowlib", f"… {lost} lines dropped", self.step, self.attempt))
-        packed = [[(now - at) * 1000, *rest] for at, *rest in lines]
-        return cast(bytes, msgpack.packb(packed, unicode_errors="surrogatepass"))
+            told = f"… {lost} lines dropped"
+            lines.append((time.monotonic(), "WARNING", "flowlib", told, self.step, self.attempt))
+        return lines
+
+    def put_back(self, lines: list[Line]) -> None:
+        with self._lock:
+            self._lines[:0] = lines
+
+    def drain(self) -> bytes:
+        """All lines so far, packed."""
+        return pack_lines(self.take())
+
+
+def pack_lines(lines: list[Line]) -> bytes:
+    """As the scripts take them: each line with its age in ms, because only the server's clock counts."""
+    if not lines:
+        return b""
+    now = time.monotonic()
+    packed = [[(now - at) * 1000, *rest] for at, *rest in lines]
+    return cast(bytes, msgpack.packb(packed, unicode_errors="surrogatepass"))
 
 
 STEP_LOGGER = "flowlib.step"

@@ -112,8 +112,8 @@ _installed = False
 
 def _on_alarm(_signum: int, _frame: FrameType | None) -> None:
     running = _running
-    if running is None:
-        return
+    if running is None or (running.seconds is None and running.reason is None):
+        return  # somebody else's alarm
     running.reason = running.reason or TIMEOUT
     task = running._task
     if task is None or asyncio.current_task(task.get_loop()) is task:  # it is on the processor, or blocks its loop

@@ -1,7 +1,7 @@
 """Events to runs: reads the stream as one consumer of the app's group, and starts what each event triggers.
 
-An event is acknowledged in the same pipeline that starts its runs, after them; so a dispatcher that dies leaves it
-pending, and another claims it. Starting is idempotent, so nobody starts anything twice (I5).
+An event is acknowledged after its runs are stored; so a dispatcher that dies leaves it pending, and another claims it.
+Starting is idempotent, so nobody starts anything twice (I5).
 """
 
 from __future__ import annotations
@@ -96,26 +96,34 @@ class Dispatcher:
         return found
 
     def dispatch(self, entries: list[Entry]) -> list[str]:
-        """Start all that these events trigger, in one round trip; returns the ids of runs that are new."""
-        batch: list[Packed] = []
+        """Start all that these events trigger, then settle them; returns the ids of runs that are new.
+
+        Two round trips for all: an event is settled only when its runs are known to be stored. A full Redis refuses new
+        runs, and would take the acknowledgement.
+        """
+        starts: list[Packed] = []
+        settled: list[Packed] = []
         for entry_id, fields in entries:
-            batch += self._runs_of(entry_id.decode(), fields)
-        if not batch:
-            return []
-        replies = self._store.send_all(batch)
-        started = [reply[1].decode() for reply in replies if isinstance(reply, list) and reply[0] == 1]
+            runs, label = self._runs_of(entry_id.decode(), fields)
+            starts += runs
+            settled.append(self._store.settle_event(self._app, entry_id.decode(), label))
+        replies = self._store.send_all(starts) if starts else []
+        if settled:
+            self._store.send_all(settled)
+        started = [reply[1].decode() for reply in replies if reply[0] == 1]
         for run in started:
             log.info("run %s started", run)
         return started
 
-    def _runs_of(self, entry: str, fields: dict[bytes, bytes]) -> list[Packed]:
+    def _runs_of(self, entry: str, fields: dict[bytes, bytes]) -> tuple[list[Packed], str]:
+        """What starts the event's runs, and its name for the metrics."""
         label = "_other"
         starts: list[Packed] = []
         try:
             event_id, name = text(fields[b"id"]), text(fields[b"name"])
             entry_ms = int(entry.partition("-")[0])
             event = (event_id, name, fields[b"data"], int(float(fields[b"ts"])) or entry_ms)
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, OverflowError) as error:
             log.error("event %s in the stream is malformed (%r): it starts nothing", entry, error)
         else:
             for function, trigger in self._by_event.get(name, ()):
@@ -125,7 +133,7 @@ class Dispatcher:
                     self._app, function.name, run, self._location, ENTRY, RUN, function.options.timeout, function.queue
                 )
                 starts.append(self._store.start_run(function, run, event, self._location, job))
-        return [*starts, self._store.settle_event(self._app, entry, label)]
+        return starts, label
 
     def _rejoin(self) -> None:
         """The group is gone when somebody has emptied Redis; without it nothing would ever be dispatched again."""

@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TypeVar
 from . import capture, outcome
 from .attempt import StepCall, body
 from .codec import decode, encode
-from .deadline import TIMEOUT, Deadline
+from .deadline import TIMEOUT, BodyStopped, Deadline
 from .errors import ConfigError, Interrupt, PayloadError, StepTimeout, WorkerLost
 from .function import Function
 from .held import HeldJob
@@ -116,6 +116,8 @@ class Frame:
         self._record = claim.record
         self._since = time.monotonic()
         self._unwound = False
+        self._over = False
+        self._refused = 0
         self._fatal: Exception | None = None
         self._calling: StepCall | None = None
 
@@ -126,6 +128,11 @@ class Frame:
     @property
     def memos(self) -> dict[str, Memo]:
         return self.job.journal.memos
+
+    @property
+    def listening(self) -> bool:
+        """Whether a body's failure still means anything."""
+        return self.alive and not self._over
 
     @property
     def alive(self) -> bool:
@@ -152,17 +159,17 @@ class Frame:
                 raise WorkerLost(id_of(self.job.journal.mine) or "(start)", self.job.losses)
             result = self._call_function(self._event())
             encoded = b"" if not self.alive else self._encode_result(result)
-        except (Exception, SystemExit, asyncio.CancelledError) as error:
-            if self.alive:
+        except Interrupt:
+            pass
+        except BodyStopped:  # the alarm rang on the way into a body, or out of it
+            self._stopped_at_the_edge()
+        except BaseException as error:
+            if self.alive:  # else it is what became of our Interrupt, in a TaskGroup or in the user's hands
                 self._fail_between_steps(error)
-        except (Interrupt, BaseExceptionGroup):  # a TaskGroup wraps an Interrupt up
-            if self.alive:
-                raise
         else:
             if self.alive:
                 self.job.finish("completed", result=encoded)
         finally:
-            capture.finish(self.recorder)
             capture.speaking.reset(speaking)
 
     def _event(self) -> Event[Any]:
@@ -174,13 +181,27 @@ class Frame:
         return Event(name, data, text(record["event_id"]), ts)
 
     def _call_function(self, event: Event[Any]) -> Any:
-        if not self.in_loop:
-            return self._fn.body(event, Step(self))
+        try:
+            if not self.in_loop:
+                return self._fn.body(event, Step(self))
+            return self._engine.drive(self._call_async(event))
+        finally:
+            capture.finish(self.recorder)
 
-        async def call() -> Any:
+    async def _call_async(self, event: Event[Any]) -> Any:
+        try:
             return await self._fn.body(event, AsyncStep(self))
+        finally:
+            self._over = True  # bodies of coroutines that it leaves behind are ended, and have failed nothing
 
-        return self._engine.drive(call())
+    def _stopped_at_the_edge(self) -> None:
+        call, deadline = self._calling, self.deadline
+        if call is None or deadline is None or not self.alive:
+            return
+        deadline.__exit__(None, None, None)
+        self.leave()
+        self.stopped(call, deadline.reason or TIMEOUT, 0.0)
+        self.job.release("the step was stopped before its body began")
 
     def _encode_result(self, result: Any) -> bytes:
         encoded = encode(result, where=f"run {self.run_id}: result")
@@ -222,6 +243,12 @@ class Frame:
                 f"nested steps: step {step_id!r} was called inside step {outer!r}: call it from the function itself"
             )
         if self._fatal is not None or not self.alive:
+            self._refused += 1
+            if self._refused == 100:
+                log.error(
+                    "run %s: function %r swallows BaseException and goes on calling steps: this worker is held up by it: let "
+                    "what is no Exception pass", self.run_id, self._fn.name,
+                )  # fmt: skip
             self._unwind()
 
     def begin(
@@ -317,8 +344,7 @@ class Frame:
     def stopped(self, call: StepCall, reason: str, seconds: float) -> None:
         """The body was ended from outside."""
         if reason == TIMEOUT:
-            assert call.options.timeout is not None
-            self.fail(call, StepTimeout(call.op.id, call.options.timeout), seconds)
+            self.fail(call, StepTimeout(call.op.id, call.options.timeout or seconds), seconds)
             return
         self._unwound = True
         if reason == DRAINED:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from . import outcome
-from .capture import Recorder
+from .capture import Recorder, pack_lines
 from .errors import Interrupt
 from .journal import Journal, Op
 from .model import ErrorInfo, Memo
@@ -72,9 +72,11 @@ class HeldJob:
     def place(self, op: Op, options: Options, queue: str, exec: str, lease_ms: int) -> bool:
         """End this job and make that of `op`, ours at once under `exec`. False when RQ's workers are suspended."""
         spec = outcome.job_spec(self.lease, self._location, op.key, op.kind, options, queue)
-        recorded, ended, lines = self._recorded_step, self._ended, self._recorder.drain()
-        reply = self._report(lambda: self.store.place_job(self.lease, recorded, ended, spec, exec, lease_ms, lines))
+        recorded, ended, lines = self._recorded_step, self._ended, self._recorder.take()
+        packed = pack_lines(lines)
+        reply = self._report(lambda: self.store.place_job(self.lease, recorded, ended, spec, exec, lease_ms, packed))
         if reply == "suspended":
+            self._recorder.put_back(lines)
             return False
         self._count(ended[0])
         was = self.lease

@@ -24,7 +24,7 @@ from .codec import jsonable
 from .engine import LOST, Engine, Frame
 from .errors import ConfigError
 from .records import Claim
-from .store import Store
+from .store import RedisError, Store
 
 if TYPE_CHECKING:
     import redis
@@ -101,7 +101,10 @@ def _renewed(store: Store, engine: Engine, claim: Claim) -> Iterator[None]:
 
     def renew() -> None:
         while not over.wait(LEASE_MS / 3000):
-            _, lost = store.renew_leases(engine.worker, LEASE_MS, 480, [claim.lease.composite])
+            try:
+                _, lost = store.renew_leases(engine.worker, LEASE_MS, 480, [claim.lease.composite])
+            except RedisError:
+                continue  # as long as it is away, nobody can take the lease
             frame = engine.frame
             if lost and frame is not None and frame.deadline is not None:
                 frame.deadline.stop(LOST)

@@ -78,10 +78,11 @@ def describe(error: BaseException, step: str | None, attempt: int) -> ErrorInfo:
 
 
 def _drop_our_frames(told: traceback.TracebackException) -> None:
-    told.stack[:] = [frame for frame in told.stack if not frame.filename.startswith(_OURS)]
-    for below in (told.__cause__, told.__context__, *(told.exceptions or ())):
-        if below is not None:
-            _drop_our_frames(below)
+    left = [told]
+    while left:  # a chain of causes may be longer than Python's stack
+        one = left.pop()
+        one.stack[:] = [frame for frame in one.stack if not frame.filename.startswith(_OURS)]
+        left += [below for below in (one.__cause__, one.__context__, *(one.exceptions or ())) if below is not None]
 
 
 def job_id(run: str, key: str) -> str:

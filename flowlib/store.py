@@ -6,6 +6,8 @@ Owns connections and what goes over them; decides nothing. Reading for people (l
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -57,7 +59,7 @@ class Store:
     @property
     def wire(self) -> Wire:
         wire: Wire | None = getattr(self._local, "wire", None)
-        if wire is None:
+        if wire is None or wire.pid != os.getpid():  # a forked child must not speak on its parent's connection
             wire = self._local.wire = self._wire_class(
                 self.client.connection_pool, patience=self._patience, give_up=self._give_up
             )
@@ -116,6 +118,9 @@ class Store:
     def settle_event(self, app: str, entry: str, label: str) -> Packed:
         return self._pack("settle_event", app, entry, label, key=self.keys.events)
 
+    def forget_consumers(self, app: str, idle_ms: int = 600_000) -> int:
+        return int(self._call("forget_consumers", app, idle_ms, key=self.keys.events))
+
     def trim_events(self, retention_ms: int) -> int:
         return int(self._call("trim_events", retention_ms, key=self.keys.events))
 
@@ -134,9 +139,9 @@ class Store:
 
     # -- a job's life ------------------------------------------------------------------------------------------------
 
-    def claim_job(self, worker: str, exec: str, lease_ms: int, queues: Iterable[str]) -> Claim | str:
+    def claim_job(self, worker: str, exec: str, lease_ms: int, app: str, queues: Iterable[str]) -> Claim | str:
         """A job, or why there is none: `idle`, `suspended` or `foreign`."""
-        reply = self._call("claim_job", worker, exec, lease_ms, *queues)
+        reply = self._call("claim_job", worker, exec, lease_ms, app, *queues)
         return reply.decode() if isinstance(reply, bytes) else read_claim(reply, worker, exec)
 
     def adopt_job(self, worker: str, exec: str, lease_ms: int, job: str, held: str = "") -> Claim | str:
@@ -235,7 +240,7 @@ class Store:
 
     def cancel_run(self, run: str, reason: str) -> tuple[str, ...]:
         """('unknown',), ('ended', status) or ('cancelled', job, worker that runs it or '')."""
-        return tuple(part.decode() for part in self._call("cancel_run", run, reason))
+        return tuple(part.decode() for part in self._call("cancel_run", run, reason, secrets.token_hex(8)))
 
     def show_job(self, lease: Lease) -> None:
         """List a job that has been running for a moment where RQ's tools look."""

@@ -1,6 +1,6 @@
 """One connection to Redis for one thread: scripts go out, replies come back, and trouble is waited out.
 
-A command may be *posted*: it is sent at once and its reply is read with that of the next `call`. Every script is
+A command may be *posted*: it is sent at once and, as a rule, its reply is read with that of the next `call`. Every script is
 idempotent, so whatever was not answered (connection cut, Redis restarted, script cache empty, memory full) is sent
 again, in order, until a verdict comes or `patience` ends.
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 import time
 from collections.abc import Callable
@@ -38,6 +39,7 @@ log = logging.getLogger("flowlib")
 
 FOREVER = float("inf")
 _FIRST_WAIT, _LONGEST_WAIT = 0.02, 1.0
+_MOMENT = 1.0  # seconds
 # Trouble that passes by itself. redis-py takes the code off a text for which it has a class, and leaves it on others.
 _PASSING = (ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
 _PASSING_CODES = ("BUSY", "MISCONF", "NOREPLICAS", "NOTBUSY")
@@ -114,16 +116,28 @@ class Wire:
         self._pool = pool
         self._patience = patience
         self._give_up = give_up
+        self.pid = os.getpid()
         self._connection: Any = None
         self._unanswered: list[Packed] = []
+        self._known: set[Script] = set()  # scripts that this connection's server has answered
+        self._heard = 0.0
 
     def post(self, packed: Packed) -> None:
-        """Send now, read the reply later. A failure to send is mended by the next `call`."""
+        """Send now, read the reply later; but wait for it when there is doubt that the server will take it.
+
+        Doubt is a connection that has been silent for a moment (the server may be gone), or a script that it has not
+        run before (it may not know it). So what is posted is stored before the caller goes on, but for a server that
+        dies within that moment.
+        """
+        if self._unanswered or packed[1] not in self._known or time.monotonic() - self._heard > _MOMENT:
+            self.call_all([packed])
+            return
         self._unanswered.append(packed)
         try:
             self._send(packed[0])
         except (ConnectionError, TimeoutError):
             self.close()
+            self.settle()
 
     def call(self, packed: Packed) -> Any:
         """Send, and return the reply of this command."""
@@ -145,6 +159,8 @@ class Wire:
             try:
                 self._send(b"".join(packed[0] for packed in todo))
                 replies += self._read(len(self._unanswered) - len(replies))
+                self._heard = time.monotonic()
+                self._known.update(script for _, script in self._unanswered if script is not None)
                 self._unanswered = []
                 return replies
             except _Again as again:
@@ -178,6 +194,7 @@ class Wire:
             self.call_all([])
 
     def close(self) -> None:
+        self._known.clear()
         if self._connection is not None:
             self._connection.disconnect()
             self._connection = None

@@ -7,7 +7,7 @@
 local worker, exec, job, mine = ARGV[3], ARGV[4], ARGV[6], ARGV[7]
 local f = redis.call('HMGET', job_key(job), 'flow_run', 'flow_exec')
 if not f[1] then return 'unknown' end
-if f[2] and is_leased(job, f[2]) and f[2] ~= mine then return 'leased' end
+if f[2] and is_leased(job, f[2]) and f[2] ~= mine and f[2] ~= exec then return 'leased' end
 if f[2] then redis.call('ZREM', P .. ':leases', lease(job, f[2])) end
 redis.call('ZREM', P .. ':timers', job)
 return take_job(job, worker, exec, tonumber(ARGV[5])) or 'stale'

@@ -2,11 +2,12 @@
 --#include clock run metrics job queue finish
 -- cancel_run: end an unfinished run from outside: its job leaves queue, timers and worker; a late report is fenced (I2).
 -- KEYS   1 {P}:leases   and those of the libraries
--- ARGV   1 P  2 R  3 run  4 reason
+-- ARGV   1 P  2 R  3 run  4 reason  5 token of this request: sent again, it gets the same answer
 -- reply  {'unknown'} | {'ended', status} | {'cancelled', job, worker that runs it or ''}
 local run = ARGV[3]
-local r = redis.call('HMGET', run_key(run), 'status', 'job', 'queue')
+local r = redis.call('HMGET', run_key(run), 'status', 'job', 'queue', 'cancelled_by', 'cancelled_at')
 if not r[1] then return {'unknown'} end
+if r[4] == ARGV[5] then return {'cancelled', r[2], r[5]} end
 if r[1] ~= 'running' then return {'ended', r[1]} end
 local job, queue = r[2], r[3]
 local f = redis.call('HMGET', job_key(job), 'flow_exec', 'worker_name')
@@ -20,5 +21,5 @@ else
   redis.call('HSET', job_key(job), 'status', 'canceled', 'ended_at', iso(NOW))
   redis.call('EXPIRE', job_key(job), 60)
 end
-end_run(run, 'cancelled', worker, {reason = ARGV[4]}, {'reason', ARGV[4]})
+end_run(run, 'cancelled', worker, {reason = ARGV[4]}, {'reason', ARGV[4], 'cancelled_by', ARGV[5], 'cancelled_at', worker})
 return {'cancelled', job, worker}

@@ -3,18 +3,19 @@
 -- claim_job: pop the first job that is due from the first queue that has one, and lease it: never in nobody's hands (I4).
 -- A job whose status is not `queued` was delivered twice; one that its run does not wait for is stale: both are dropped.
 -- KEYS   1 {P}:leases   and {R}:suspended {R}:queue:{q}, those of the libraries
--- ARGV   1 P  2 R  3 worker  4 execution id  5 lease ms  6.. queues in order
--- reply  'suspended' | 'foreign' (only jobs of others are there) | 'idle' | {job, queue, step, …} as take_job says
+-- ARGV   1 P  2 R  3 worker  4 execution id  5 lease ms  6 app  7.. queues in order
+-- reply  'suspended' | 'foreign' (only jobs of other apps, or none of ours, are there) | 'idle' | {job, queue, step, …} as take_job says
 if redis.call('EXISTS', R .. ':suspended') == 1 then return 'suspended' end
-local worker, exec, lease_ms = ARGV[3], ARGV[4], tonumber(ARGV[5])
+local worker, exec, lease_ms, app = ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
 local foreign = false
-for q = 6, #ARGV do
+for q = 7, #ARGV do
   local list = R .. ':queue:' .. ARGV[q]
   local length = redis.call('LLEN', list)
   for _ = 1, math.min(length, 100) do
     local job = redis.call('LPOP', list)
     local f = redis.call('HMGET', job_key(job), 'status', 'flow_run', 'data')
-    if f[2] then
+    local whose = f[2] and (redis.call('HGET', run_key(f[2]), 'app') or app)
+    if whose == app then
       if f[1] == 'queued' then
         local taken = take_job(job, worker, exec, lease_ms)
         if taken then
@@ -23,7 +24,7 @@ for q = 6, #ARGV do
         end
       end
     elseif f[3] then
-      redis.call('RPUSH', list, job) -- an ordinary RQ job: for a stock worker to take
+      redis.call('RPUSH', list, job) -- an ordinary RQ job, or another app's: for its own workers to take
       foreign = true
     end
   end

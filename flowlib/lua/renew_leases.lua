@@ -20,6 +20,7 @@ for i = 9, #ARGV do
     lost[#lost + 1] = composite
   end
 end
+if lost[1] == 0 then return lost end -- RQ refuses a worker whose key exists
 redis.call('HSET', key, 'last_heartbeat', now)
 if ARGV[6] ~= '0' then redis.call('HINCRBY', key, 'successful_job_count', ARGV[6]) end
 if ARGV[7] ~= '0' then redis.call('HINCRBY', key, 'failed_job_count', ARGV[7]) end

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 --#include clock job
 -- show_job: a job has been on its worker for a moment: list it where RQ's tools look for what is being executed.
 -- KEYS   1 {P}:leases   and {R}:wip:{q} {R}:execution:{job}:{exec} {R}:executions:{job} {R}:worker:{w}:executions

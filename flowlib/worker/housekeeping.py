@@ -41,6 +41,7 @@ class Housekeeper:
         self._last: dict[Callable[[], object], float] = {}
         self._suspects: dict[str, float] = {}
         self._cursors: dict[str, int] = {}
+        self._index_cursors: dict[str, int] = {}
 
     def run(self, stopping: Callable[[], bool]) -> None:
         channel: Any = None
@@ -97,31 +98,39 @@ class Housekeeper:
         Looks at a bounded number of runs per call, round and round; a run must look stranded twice.
         """
         now = time.monotonic()
-        suspects: dict[str, float] = {}
         recovered = []
-        for app in cast(set[bytes], self.store.client.smembers(self.store.keys.apps)):
-            for run, record in self._stranded(app.decode()):
-                since = suspects[run] = self._suspects.get(run, now)
-                if now - since >= suspicion:
-                    function, location, step, kind, queue = record[:5]
-                    spec = make_job(app.decode(), function, run, location, step, kind, None, queue)
-                    if self.store.reconcile_run(run, spec):
-                        log.warning("run %s had nothing that would move it: its step was put back", run)
-                        recovered.append(run)
-                        del suspects[run]
-        self._suspects = suspects
+        for app in self._apps():
+            looked_at, stranded = self._look(app)
+            found = {run for run, _ in stranded}
+            for run in looked_at - found:
+                self._suspects.pop(run, None)
+            for run, record in stranded:
+                if now - self._suspects.setdefault(run, now) < suspicion:
+                    continue
+                del self._suspects[run]
+                function, location, step, kind, queue = record[:5]
+                spec = make_job(app, function, run, location, step, kind, None, queue)
+                if self.store.reconcile_run(run, spec):
+                    log.warning("run %s had nothing that would move it: its step was put back", run)
+                    recovered.append(run)
         return recovered
 
     def stranded(self) -> set[str]:
         """All runs that look stranded right now, and nothing is changed. One that just moves may look so for a moment."""
         found: set[str] = set()
-        for app in cast(set[bytes], self.store.client.smembers(self.store.keys.apps)):
-            found.update(run for run, _ in self._stranded(app.decode()))
-            while self._cursors[app.decode()]:
-                found.update(run for run, _ in self._stranded(app.decode()))
+        for app in self._apps():
+            self._cursors[app] = 0
+            while True:
+                found.update(run for run, _ in self._look(app)[1])
+                if not self._cursors[app]:
+                    break
         return found
 
-    def _stranded(self, app: str) -> list[tuple[str, list[str]]]:
+    def _apps(self) -> list[str]:
+        return [app.decode() for app in cast(set[bytes], self.store.client.smembers(self.store.keys.apps))]
+
+    def _look(self, app: str) -> tuple[set[str], list[tuple[str, list[str]]]]:
+        """The next some thousand unfinished runs, and those of them that look stranded, with their records."""
         client, keys = self.store.client, self.store.keys
         cursor, found = client.zscan(keys.active(app), self._cursors.get(app, 0), count=10 * CHUNK)
         self._cursors[app] = int(cursor)
@@ -131,7 +140,8 @@ class Housekeeper:
             stranded += self._stranded_of(runs[start : start + CHUNK])
         queued = {record[4] for _, record, status in stranded if status == "queued"}
         in_queue = {job for queue in queued for job in self._jobs_in(queue)}
-        return [(run, record) for run, record, status in stranded if status != "queued" or record[5] not in in_queue]
+        lost = [(run, record) for run, record, status in stranded if status != "queued" or record[5] not in in_queue]
+        return set(runs), lost
 
     def _stranded_of(self, runs: list[str]) -> list[tuple[str, list[str], str]]:
         """Those of the runs whose job is neither leased nor timed, with the job's status; a queue has to be looked at."""
@@ -172,29 +182,21 @@ class Housekeeper:
         for queue in cast(set[bytes], client.smembers(keys.queues)):
             for registry in ("finished", "failed"):
                 client.zremrangebyscore(f"{keys.rq}:{registry}:{queue.decode()}", "-inf", seconds)
-        for app in cast(set[bytes], client.smembers(keys.apps)):
-            self._forget_expired(app.decode())
-            self._forget_consumers(app.decode())
+        for app in self._apps():
+            self._forget_expired(app)
+            self.store.forget_consumers(app)
 
     def _forget_expired(self, app: str) -> None:
+        """Some thousand runs of the index per call, round and round."""
         client, keys = self.store.client, self.store.keys
-        while runs := cast(list[bytes], client.zrange(keys.runs(app), 0, CHUNK - 1)):
+        cursor, found = client.zscan(keys.runs(app), self._index_cursors.get(app, 0), count=10 * CHUNK)
+        self._index_cursors[app] = int(cursor)
+        runs = [cast(bytes, run) for run, _ in found]
+        for start in range(0, len(runs), CHUNK):
+            chunk = runs[start : start + CHUNK]
             pipe = client.pipeline(transaction=False)
-            for run in runs:
+            for run in chunk:
                 pipe.exists(keys.run(run.decode()))
-            gone = [run for run, exists in zip(runs, pipe.execute(), strict=True) if not exists]
+            gone = [run for run, exists in zip(chunk, pipe.execute(), strict=True) if not exists]
             if gone:
                 client.zrem(keys.runs(app), *gone)
-            if len(gone) < CHUNK:
-                return
-
-    def _forget_consumers(self, app: str) -> None:
-        """Consumers of dead workers, once nothing is pending with them."""
-        client, keys = self.store.client, self.store.keys
-        try:
-            consumers = client.xinfo_consumers(keys.events, app)
-        except redis.ResponseError:
-            return  # no stream or group yet
-        for consumer in consumers:
-            if consumer["pending"] == 0 and consumer["idle"] > 600_000:
-                client.xgroup_delconsumer(keys.events, app, consumer["name"])

@@ -14,6 +14,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -25,12 +26,12 @@ from rq.worker import BaseWorker, WorkerStatus
 from flowlib import capture, deadline
 from flowlib.app import App
 from flowlib.dispatch import Dispatcher, check_functions
-from flowlib.engine import CANCELLED, DRAINED, LOST, Engine
+from flowlib.engine import CANCELLED, DRAINED, LOST, Engine, Frame
 from flowlib.function import DEFAULT_QUEUE
 from flowlib.job import load
 from flowlib.records import Claim
 from flowlib.store import Store
-from flowlib.wire import FOREVER
+from flowlib.wire import FOREVER, explain
 
 from .housekeeping import Housekeeper
 from .waiter import Waiter
@@ -40,6 +41,7 @@ log = logging.getLogger("flowlib.worker")
 LEASE_MS = 10_000
 BUDGET = 10.0  # seconds for which a run may stay on this worker before others get their turn
 GRACE = 30.0  # seconds that a running step gets to finish after SIGTERM
+COLD = 2.0  # seconds after a second signal
 BEAT = 0.1  # seconds; a step that runs for two of them is shown in RQ's registries, and its log lines in its history
 EVENT_RETENTION_MS = 24 * 3600 * 1000
 
@@ -70,6 +72,7 @@ class FlowWorker(BaseWorker):
             check_functions(app.name, app.functions)
             self._stopping = False
             self.store = store or Store(app.store.url, patience=FOREVER, give_up=self._may_give_up)
+            self._hasty = Store(self.store.url, patience=0, client=self.store.client)  # for what must hold nothing up
             kwargs["connection"] = self.store.client
             self.app = app
             name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -82,6 +85,9 @@ class FlowWorker(BaseWorker):
         self._seen = self._shown = ""  # executions: the one at the last beat, the last that RQ's registries list
         self._gone = False  # a second signal: do not even wait for Redis any more
         self._drain_by = FOREVER
+        self._owns_process = False
+        self._cold = threading.Timer(COLD, self._leave)
+        self._cold.daemon = True
         self._threads: list[threading.Thread] = []
 
     # -- the main loop -----------------------------------------------------------------------------------------------
@@ -98,7 +104,7 @@ class FlowWorker(BaseWorker):
                 if isinstance(found, Claim):
                     self._run(found)
                     done += 1
-                elif burst and found == "idle":
+                elif burst:
                     break
                 else:
                     self._wait(found)
@@ -108,7 +114,9 @@ class FlowWorker(BaseWorker):
 
     def _claim(self) -> Claim | str:
         try:
-            return self.store.claim_job(self.name, self.engine.next_exec(), self.lease_ms, self.queue_names())
+            return self.store.claim_job(
+                self.name, self.engine.next_exec(), self.lease_ms, self.app.name, self.queue_names()
+            )
         except redis.RedisError:
             if not self._stopping:
                 raise
@@ -153,16 +161,17 @@ class FlowWorker(BaseWorker):
             self.store, self.name, event_retention_ms=EVENT_RETENTION_MS, reconcile_every=self._reconcile_every
         )
         self._waiter = Waiter(self.store.client.connection_pool, self.queue_keys())
-        self.store.register_app(self.app.name, self.app.functions)
-        self.store.join_events(self.app.name)
-        self._rq.register_birth()
+        self._insist(lambda: self.store.register_app(self.app.name, self.app.functions))
+        self._insist(lambda: self.store.join_events(self.app.name))
+        self._insist(self._rq.register_birth)
+        self._insist(lambda: self.set_state(WorkerStatus.IDLE))
         self._rq.subscribe()
-        self.set_state(WorkerStatus.IDLE)
         capture.install()
         if threading.current_thread() is threading.main_thread():
             deadline.install()
             self._waiter.install()
             self._install_signal_handlers()
+            self._owns_process = True
         bodies = {
             "beat": self._beat,
             "housekeeper": lambda: self.housekeeper.run(self._is_stopping),
@@ -176,9 +185,22 @@ class FlowWorker(BaseWorker):
             self._threads.append(thread)
         log.info("worker %s: app %s, queues %s", self.name, self.app.name, ", ".join(self.queue_names()))
 
+    def _insist(self, act: Callable[[], object]) -> None:
+        """A worker that starts while Redis is full or restarting waits for it, too."""
+        while True:
+            try:
+                act()
+                return
+            except redis.RedisError as error:
+                if self._stopping:
+                    raise
+                log.warning("worker %s: %s: waiting for it", self.name, explain(error, self.store.url))
+                self._waiter.pause(1.0)
+
     def _finish(self) -> None:
         self._stopping = True
         self._gone = True
+        self._cold.cancel()
         self.dispatcher.wake()
         for thread in self._threads:
             thread.join(timeout=2.0)
@@ -205,14 +227,22 @@ class FlowWorker(BaseWorker):
         signal.signal(signal.SIGINT, self._on_signal)
 
     def _on_signal(self, _signum: int, _frame: FrameType | None) -> None:
-        """First: take no new work and finish the running step. Second: hand it back and leave."""
+        """First: take no new work and finish the running step. Second: hand it back and leave, in any case."""
         if self._stopping:
+            if not self._gone and self._owns_process:
+                self._cold.start()
             self._drain_by = 0.0
             self._gone = True
-            self._stop_body(DRAINED)
+            self._stop_body(self.engine.frame, DRAINED)
         else:
             self._drain_by = time.monotonic() + self.grace
             self._stopping = True
+
+    def _leave(self) -> None:
+        log.error(
+            "worker %s: what runs here does not let itself be stopped: leaving, its lease will run out", self.name
+        )
+        os._exit(1)
 
     def stop(self) -> None:
         """As SIGTERM, from any thread."""
@@ -230,10 +260,12 @@ class FlowWorker(BaseWorker):
                     renewed = time.monotonic()
                     self._renew()
                 self._publish()
-            except Exception as error:
-                log.warning("heartbeat: %s", error)
+            except redis.RedisError as error:
+                log.debug("heartbeat: %s", error)
+            except Exception:
+                log.exception("heartbeat")
             if time.monotonic() > self._drain_by:
-                self._stop_body(DRAINED)
+                self._stop_body(self.engine.frame, DRAINED)
             time.sleep(min(BEAT, self.lease_ms / 3000))
 
     def _renew(self) -> None:
@@ -244,8 +276,7 @@ class FlowWorker(BaseWorker):
         if not registered:
             self._rq.register_birth()
         if lost and frame is not None and frame.lease.composite in lost:
-            log.warning("run %s: the lease of job %s was lost", frame.run_id, frame.lease.job)
-            self._stop_body(LOST)
+            self._stop_body(frame, LOST)
 
     def _publish(self) -> None:
         """What should be seen of a step while it runs: its log lines, and its place in RQ's registries."""
@@ -255,14 +286,18 @@ class FlowWorker(BaseWorker):
         lease = frame.lease
         if lease.exec == self._seen and lease.exec != self._shown:
             self._shown = lease.exec
-            self.store.show_job(lease)
+            self._hasty.show_job(lease)
         self._seen = lease.exec
-        if lines := frame.recorder.drain():
-            self.store.add_lines(lease, lines)
+        if lines := frame.recorder.take():
+            try:
+                self._hasty.add_lines(lease, capture.pack_lines(lines))
+            except redis.RedisError:
+                frame.recorder.put_back(lines)
+                raise
 
-    def _stop_body(self, reason: str) -> None:
-        frame = self.engine.frame
-        body = frame.deadline if frame is not None else None
+    def _stop_body(self, frame: Frame | None, reason: str) -> None:
+        """End the body that runs in this frame, unless the worker has gone on to another run meanwhile."""
+        body = frame.deadline if frame is not None and frame is self.engine.frame else None
         if body is not None:
             body.stop(reason)
 
@@ -278,7 +313,7 @@ class FlowWorker(BaseWorker):
                 frame = self.engine.frame
                 if frame is not None and frame.lease.job == payload.get("job_id"):
                     self.store.cancel_run(frame.run_id, f"job {frame.lease.job} was stopped by a command")
-                    self._stop_body(CANCELLED)
+                    self._stop_body(frame, CANCELLED)
             case other:
                 log.info("command %r is not for this kind of worker", other)
 

@@ -53,7 +53,7 @@ class Desk:
         return self.store.send_all([self.store.start_run(self.function, run, event, LOCATION, job)])[0]
 
     def claim(self, worker: str = "anna", lease_ms: int = 60_000) -> Claim:
-        claim = self.store.claim_job(worker, f"exec-{next(self._numbers)}", lease_ms, ["flow"])
+        claim = self.store.claim_job(worker, f"exec-{next(self._numbers)}", lease_ms, "desk", ["flow"])
         assert isinstance(claim, Claim), claim
         return claim
 

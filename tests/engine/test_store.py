@@ -84,7 +84,7 @@ def test_a_claim_whose_reply_was_lost_is_put_back_when_its_lease_runs_out(desk: 
     """Nobody knows of the lease, so nobody renews it. BEHAVIOURS 39; I4."""
     desk.start()
     unheard = desk.claim(lease_ms=0)
-    assert desk.store.claim_job("bert", "exec-b", 60_000, ["flow"]) == "idle"
+    assert desk.store.claim_job("bert", "exec-b", 60_000, "desk", ["flow"]) == "idle"
     assert desk.store.reap() == [(unheard.lease.job, "anna")]
     assert desk.store.reap() == []
     again = desk.claim("bert")
@@ -98,7 +98,7 @@ def test_an_entry_that_is_twice_in_a_queue_is_run_once(desk: Desk) -> None:
     desk.store.client.rpush("rq:queue:flow", run)
     assert f"job {run.decode()}: 2 times in its queue" in desk.faults()
     desk.claim()
-    assert desk.store.claim_job("bert", "exec-b", 60_000, ["flow"]) == "idle"
+    assert desk.store.claim_job("bert", "exec-b", 60_000, "desk", ["flow"]) == "idle"
     assert desk.faults() == []
 
 

@@ -84,7 +84,7 @@ def test_a_cancelled_run_leaves_nothing_that_could_move_it(desk: Desk, state: St
     assert not [key for key in stored if key.startswith(("rq:execution:", "rq:executions:"))]
     assert stored[f"rq:job:{job}"]["status"] == "canceled"
     assert desk.runs.get(run).reason == "why not"
-    assert desk.store.claim_job("bert", "exec-b", 60_000, ["flow"]) == "idle"
+    assert desk.store.claim_job("bert", "exec-b", 60_000, "desk", ["flow"]) == "idle"
     assert desk.faults() == []
 
 
@@ -152,7 +152,7 @@ def test_a_stray_rq_scheduler_cannot_run_a_sleep_twice(desk: Desk) -> None:
         pass
     desk.store.client.rpush("rq:queue:flow", f"{lease.run}-nap")
     desk.claim()
-    assert desk.store.claim_job("bert", "exec-b", 60_000, ["flow"]) == "idle"
+    assert desk.store.claim_job("bert", "exec-b", 60_000, "desk", ["flow"]) == "idle"
 
 
 # -- reconcile -------------------------------------------------------------------------------------------------------

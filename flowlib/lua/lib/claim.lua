@@ -5,7 +5,7 @@
 -- {job, queue, step, kind, attempt, calls, losses, seconds waited, run's hash, memos}
 local function take_job(job, worker, exec, lease_ms)
   local f = redis.call('HMGET', job_key(job), 'flow_run', 'origin', 'flow_step', 'flow_kind', 'flow_attempt', 'flow_calls',
-    'flow_losses', 'flow_queued')
+    'flow_losses', 'flow_queued', 'flow_exec', 'worker_name')
   local run, queue = f[1], f[2]
   local r = redis.call('HMGET', run_key(run), 'status', 'job', 'app', 'function', 'state')
   if r[1] ~= 'running' or r[2] ~= job then
@@ -15,6 +15,7 @@ local function take_job(job, worker, exec, lease_ms)
   end
   local waited = (NOW - (tonumber(f[8]) or NOW)) / 1000
   redis.call('PERSIST', job_key(job))
+  if f[9] then leave_worker(job, queue, f[10] or '', f[9]) end -- whoever had it, has it no more
   grant_lease(job, exec, lease_ms)
   redis.call('HSET', job_key(job), unpack(started_fields(worker, exec)))
   redis.call('HSET', run_key(run), 'due', '')
