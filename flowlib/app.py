@@ -6,6 +6,7 @@ Opens its connection to Redis at first use, so that declaring an app at import c
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import secrets
 import sys
@@ -140,6 +141,7 @@ class App:
                     f"name: give one of them name=..."
                 )
             check_body(where, body)
+            _check_face(where, body)
             own = make_options(where, retries=retries, backoff=backoff, timeout=timeout, queue=queue)
             self.functions[named] = Function(
                 app=self.name,
@@ -255,6 +257,17 @@ class App:
         if event.type is not None:
             return [event.type]
         return [t.type for fn in self.functions.values() if (t := fn.trigger_for(event.name)) is not None]
+
+
+def _check_face(where: str, body: Callable[..., Any]) -> None:
+    """An async function awaits an AsyncStep, any other calls a Step. Raises ConfigError."""
+    hints = list(getattr(body, "__annotations__", {}).items())
+    named = next((hint for name, hint in hints[1:2] if name != "return"), None)
+    named = getattr(named, "__name__", named)
+    fitting = "AsyncStep" if inspect.iscoroutinefunction(body) else "Step"
+    if named in ("Step", "AsyncStep") and named != fitting:
+        kind = "an async" if fitting == "AsyncStep" else "a sync"
+        raise ConfigError(f"{where}: {kind} function is given {fitting}, not {named}: annotate its second argument so")
 
 
 def _stamp(ts: datetime, where: str) -> int:

@@ -41,8 +41,11 @@ class Surroundings(Protocol):
     def stopped(self, call: StepCall, reason: str, seconds: float) -> None: ...
 
 
+_UNREAD = object()
+
+
 class StepCall:
-    __slots__ = ("_began", "_deadline", "_frame", "_outside", "op", "options", "result", "target")
+    __slots__ = ("_began", "_deadline", "_frame", "_outside", "_value", "op", "options", "result", "target")
 
     _outside: Token[StepCall | None]
 
@@ -52,6 +55,7 @@ class StepCall:
         self.target = target
         self.options = options
         self.result: Any = None
+        self._value: Any = _UNREAD
 
     @property
     def open(self) -> bool:
@@ -69,9 +73,14 @@ class StepCall:
         if memo.error is not None:
             error = memo.error
             raise StepFailed(self.op.id, error.type, error.message, error.traceback, error.attempt)
-        if self.target is None:
-            return None
-        return decode(memo.value, annotation_of(self.target), where=f"step {self.op.id!r}: result")
+        if self._value is _UNREAD:
+            self.read(memo.value)
+        return self._value
+
+    def read(self, encoded: bytes) -> None:
+        """Decode it to the callee's return annotation. Raises PayloadError when it does not fit."""
+        where = f"step {self.op.id!r}: result"
+        self._value = None if self.target is None else decode(encoded, annotation_of(self.target), where=where)
 
     def __enter__(self) -> None:
         self._frame.enter(self)

@@ -284,7 +284,9 @@ class Frame:
         if due is not None and due.until_ms is not None:
             _check_sleep(op.id, due.until_ms / 1000 - time.time())
         engine, default = self._engine, self._fn.queue
-        here = due is None and (options.queue or default) == self.lease.queue and engine.may_stay(self._since)
+        # A job that turns out to be for another step than the function asks for stays, too: each claim gets on by a step.
+        may_stay = engine.may_stay(self._since) or (not self.job.recorded and self.job.journal.mine != ENTRY)
+        here = due is None and (options.queue or default) == self.lease.queue and may_stay and not self._by_rq
         if here and self.job.place(op, options, default, engine.next_exec(), engine.lease_ms):
             return
         self._unwound = True
@@ -311,6 +313,7 @@ class Frame:
                     f"step {op.id!r}: its result of {len(encoded)} bytes is over the limit of {limits.output_bytes} bytes: "
                     f"store it elsewhere and return where"
                 )
+            call.read(encoded)
         except PayloadError as error:
             self.fail(call, error, seconds)
             return

@@ -40,20 +40,20 @@ class HeldJob:
         self._location = text(claim.record["location"])
         self._ended = outcome.of_memo(claim.memos[claim.step]) if self.recorded else outcome.of_entry(claim.step)
         self._took = 0.0
-        self._send_again: Callable[[], None] = lambda: None
+        self._send_again: Callable[[], str] = lambda: ""
 
     def commit(self, op: Op, memo: Memo, verdict: str, seconds: float | None) -> None:
         """Send the memo off; `verdict` is ok, failed or timeout, `seconds` None for what has no body."""
         packed, lines, lease, attempt = pack_memo(memo), self._recorder.drain(), self.lease, self.attempt
         label = label_of(op.id)
 
-        def send() -> None:
-            self.store.commit_step(
+        def send() -> str:
+            return self.store.commit_step(
                 lease, op.key, packed, attempt=attempt, outcome=verdict, seconds=seconds, label=label, lines=lines,
                 error=memo.error,
             )  # fmt: skip
 
-        self._reach(send)
+        self._report(send)
         self._send_again = send
         self._took = seconds or 0.0
         self._ended = outcome.of_memo(memo)

@@ -161,8 +161,8 @@ class Store:
         label: str,
         lines: bytes,
         error: ErrorInfo | None = None,
-    ) -> None:
-        """Posted: on its way before the function goes on (I9); the verdict is read with the next transition.
+    ) -> str:
+        """Posted: on its way before the function goes on (I9). `recorded` or `fenced`; '' when it is not heard of yet.
 
         `seconds` is None for what has no body: a sleep.
         """
@@ -172,7 +172,8 @@ class Store:
         entry = told("recorded", step, attempt, lease.worker, detail)
         metrics = () if seconds is None else self._step_metrics(lease, outcome, label, seconds)
         counter = f"memo_bytes|{lease.function}||"
-        self.wire.post(self._pack_held("commit_step", lease, step, memo, entry, lines, counter, *metrics))
+        reply = self.wire.post(self._pack_held("commit_step", lease, step, memo, entry, lines, counter, *metrics))
+        return "" if reply is None else cast(str, reply.decode())
 
     def place_job(
         self, lease: Lease, recorded: str, ended: tuple[str, str], spec: JobSpec, exec: str, lease_ms: int, lines: bytes

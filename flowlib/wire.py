@@ -122,22 +122,22 @@ class Wire:
         self._known: set[Script] = set()  # scripts that this connection's server has answered
         self._heard = 0.0
 
-    def post(self, packed: Packed) -> None:
-        """Send now, read the reply later; but wait for it when there is doubt that the server will take it.
+    def post(self, packed: Packed) -> Any:
+        """Send now and read the reply later: None. In doubt whether the server will take it, wait for the reply: that.
 
         Doubt is a connection that has been silent for a moment (the server may be gone), or a script that it has not
         run before (it may not know it). So what is posted is stored before the caller goes on, but for a server that
         dies within that moment.
         """
         if self._unanswered or packed[1] not in self._known or time.monotonic() - self._heard > _MOMENT:
-            self.call_all([packed])
-            return
+            return self.call(packed)
         self._unanswered.append(packed)
         try:
             self._send(packed[0])
         except (ConnectionError, TimeoutError):
             self.close()
-            self.settle()
+            return self.call_all([])[-1]
+        return None
 
     def call(self, packed: Packed) -> Any:
         """Send, and return the reply of this command."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.exceptions import NoPermissionError
 from rq import Queue, SimpleWorker
 from rq.serializers import JSONSerializer
 
@@ -77,5 +78,5 @@ def test_the_limited_user_reads_the_settings_that_doctor_checks(limited: redis.R
     "command", ["FLUSHALL", "KEYS *", "CONFIG SET appendonly no", "SHUTDOWN", "ACL LIST", "MONITOR", "GET other:key"]
 )
 def test_the_limited_user_may_do_nothing_else(limited: redis.Redis, command: str) -> None:
-    with pytest.raises(redis.exceptions.NoPermissionError):
+    with pytest.raises(NoPermissionError):
         limited.execute_command(*command.split())

@@ -68,11 +68,13 @@ class Desk:
 
     def commit(self, lease: Lease, value: Any = 1, step: str = "a") -> str:
         memo = pack_memo(Memo(encode(value, where="value")))
-        self.store.commit_step(
+        verdict = self.store.commit_step(
             lease, f"1:{step}", memo, attempt=1, outcome="ok", seconds=0.01, label=step, lines=b""
         )  # fmt: skip
-        verdict, _ = self.store.wire.call_all([command("PING")])
-        return str(verdict.decode())
+        if verdict:
+            return verdict
+        reply, _ = self.store.wire.call_all([command("PING")])
+        return str(reply.decode())
 
     def place(self, lease: Lease, to: str = "b", recorded: str = "a") -> str:
         """The next job, at once with the same worker, under the execution `exec-next`."""

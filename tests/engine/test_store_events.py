@@ -47,8 +47,8 @@ def test_a_dispatcher_that_dies_between_start_and_settle_starts_nothing_twice(de
     dead, heir = dispatcher(desk, "dead"), dispatcher(desk, "heir")
     send(desk, "one")
     ((entry, fields),) = dead.fresh()
-    start, _settle = dead._runs_of(entry.decode(), fields)
-    ((_, run),) = desk.store.send_all([start])
+    starts, _ = dead._runs_of(entry.decode(), fields)
+    ((_, run),) = desk.store.send_all(starts)
     assert heir.dispatch(heir.abandoned()) == []
     assert [each.id for each in desk.runs.list()] == [run.decode()]
     assert counted(desk) == {"runs_started|errand||": 1, "events_received|||go": 1}
