@@ -323,7 +323,7 @@ class FlowWorker(BaseWorker):
             self.pubsub_thread.stop()
         super().unsubscribe()  # type: ignore[no-untyped-call]
 
-    def _pubsub_exception_handler(self, exc: Exception, *_: Any) -> None:
+    def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:  # noqa: ARG002
         """The base class lets its thread die of anything but a ConnectionError: commands would go unheard."""
         log.debug("commands: %s", exc)
         time.sleep(0.5)
