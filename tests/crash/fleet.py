@@ -20,7 +20,7 @@ from flowlib.testing import run_worker
 
 from . import ledger
 
-PATIENCE = 40.0  # a dead worker's duties pass on within seconds; a machine may be busy
+PATIENCE = 30.0  # a dead worker's duties pass on within seconds; a machine may be busy
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload([f"tests.crash.{each}" for each in ("fleet", "story", "mixture", "waiting")])

@@ -30,7 +30,7 @@ from .ledger import AGAIN, START, Ledger
 from .story import STEPS, TOLD
 
 STORY = "tests.crash.story:app"
-LEASE_MS = 500
+SETTINGS = {"lease_ms": 500, "reconcile_every": 3600.0}  # nothing may be so lost that only the reconciler finds it
 FURTHEST = 60  # more commands than the story takes
 COMMANDS = 26  # about as many as it takes
 AT_ONCE = 12
@@ -102,12 +102,12 @@ def live_through(url: str, notes: Path, **place: Any) -> Survival:
     store = Store(url)
     app = App("story").connect(store=store)
     app.send(Event("crash.story", {}, id="once"))
-    doomed = WorkerProcess(STORY, url, notes, lease_ms=LEASE_MS, **place)
+    doomed = WorkerProcess(STORY, url, notes, **SETTINGS, **place)
     until(lambda: doomed.ends(within=0.05) or has_ended(app))
     killed = doomed.stop() == -signal.SIGKILL
     faults = check_invariants(store)
     if not has_ended(app):
-        healthy = WorkerProcess(STORY, url, notes, lease_ms=LEASE_MS)
+        healthy = WorkerProcess(STORY, url, notes, **SETTINGS)
         with contextlib.suppress(AssertionError):  # told below, with the run's history
             until(lambda: healthy.ends(within=0.05) or has_ended(app))
         assert healthy.stop() == 0
