@@ -353,7 +353,8 @@ class Frame:
         if reason == DRAINED:
             self.job.release("shutdown")
         else:
-            log.warning("run %s: step %r was stopped (%s): its result is dropped", self.run_id, call.op.id, reason)
+            why = "was cancelled" if reason == CANCELLED else f"the lease of job {self.lease.job} was lost"
+            log.warning("run %s: %s: what step %r did here is dropped", self.run_id, why, call.op.id)
         self._unwind()
 
     def _record_memo(self, call: StepCall, memo: Memo, verdict: str, seconds: float | None) -> None:
