@@ -282,9 +282,12 @@ class Store:
         fired, wait = self._call("fire_due", at_most, key=self.keys.timers)
         return int(fired), int(wait)
 
-    def reap(self, at_most: int = 100) -> list[tuple[str, str]]:
-        """Jobs of dead workers that were put back, each with the worker that had it."""
-        flat = [part.decode() for part in self._call("reap", at_most)]
+    def reap(self, at_most: int = 100, worker: str = "") -> list[tuple[str, str]]:
+        """Jobs of dead workers that were put back, each with the worker that had it.
+
+        Those whose leases have run out; or those of a worker that is known to have died, at once.
+        """
+        flat = [part.decode() for part in self._call("reap", at_most, worker)]
         return list(zip(flat[::2], flat[1::2], strict=True))
 
     def reconcile_run(self, run: str, spec: JobSpec) -> bool:

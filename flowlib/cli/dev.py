@@ -17,12 +17,14 @@ from flowlib.errors import ConfigError
 from flowlib.server import INSTALL, Server
 from flowlib.store import Store
 from flowlib.wire import shown
+from flowlib.worker.start import put_back
+from flowlib.worker.supervisor import Supervisor
 
-from .children import Children
 from .connection import DEV_FOLDER, connected
 from .functions import declared
 from .options import redis_url
 
+GRACE = 5.0  # seconds that a running step gets to end; then it is handed back, and goes on in the next worker
 TICK = 0.2  # seconds between looks at the workers
 
 
@@ -52,7 +54,15 @@ def command(app: str, workers: int, queues: str, reload: bool, fresh: bool, redi
         arguments = [app, *(["--queues", queues] if queues else [])]
         if redis_url or not given:  # before what the app itself says; FLOW_REDIS_URL is handed down as it is
             arguments += ["--redis-url", url]
-        children = Children(workers, arguments, {**os.environ, "FLOW_REDIS_URL": url})
+        children = Supervisor(
+            workers,
+            arguments,
+            {**os.environ, "FLOW_REDIS_URL": url},
+            prefix="dev",
+            grace=GRACE,
+            say=lambda line: click.echo(f"flow dev: {line}", err=True),
+            bury=lambda name: put_back(store, name),
+        )
         stack.callback(children.stop)
         children.start()
         return _watch(children, store, stopping, reload)
@@ -80,7 +90,7 @@ def _server(fresh: bool) -> Server:
     return server
 
 
-def _watch(children: Children, store: Store, stopping: threading.Event, reload: bool) -> int:
+def _watch(children: Supervisor, store: Store, stopping: threading.Event, reload: bool) -> int:
     """Until a signal comes. An app that cannot even be started at first ends it all; later on it may be mended."""
     up = False
     for saved in _saves(stopping) if reload else _ticks(stopping):

@@ -16,6 +16,10 @@ LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR"]
 @click.command("worker")
 @click.argument("app", metavar="MODULE:APP", envvar="FLOW_APP")
 @click.option("--queues", metavar="A,B", default="", help="In this order. Default: those that the app's functions use.")
+@click.option(
+    "--processes", type=click.IntRange(min=1), default=1, show_default=True,
+    help="Worker processes, under a supervisor that starts them again when they die.",
+)  # fmt: skip
 @click.option("--name", help="As RQ's tools show it. Default: one of its own.")
 @click.option("--burst", is_flag=True, help="Stop when nothing is queued.")
 @click.option(
@@ -45,9 +49,9 @@ LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR"]
 @click.option("--lifeline", type=int, hidden=True, help="End when this file descriptor does.")
 @redis_url
 def command(
-    app: str, queues: str, name: str | None, burst: bool, metrics_port: int | None, metrics_host: str, lease: float,
-    grace: float, budget: float, log_level: str, log_format: str, lifeline: int | None, redis_url: str | None,
-) -> None:  # fmt: skip
+    app: str, queues: str, processes: int, name: str | None, burst: bool, metrics_port: int | None, metrics_host: str,
+    lease: float, grace: float, budget: float, log_level: str, log_format: str, lifeline: int | None, redis_url: str | None,
+) -> int:  # fmt: skip
     """Run the functions of an app, until SIGTERM or Ctrl-C.
 
     MODULE:APP is where the app is, e.g. workers.contacts:app; FLOW_APP says it, too.
@@ -56,6 +60,17 @@ def command(
     if lifeline is not None:
         process.end_with(lifeline)
     process.set_up_logging(log_level.upper(), log_format)
+    metrics_at = None if metrics_port is None else (metrics_host, metrics_port)
+    if processes > 1:
+        url = find_url(redis_url)
+        with connected(url):
+            pass
+        arguments = [
+            app, "--lease", str(lease), "--budget", str(budget), "--log-level", log_level, "--log-format", log_format,
+            *(["--queues", queues] if queues else []), *(["--burst"] if burst else []),
+            *(["--redis-url", redis_url] if redis_url else []),
+        ]  # fmt: skip
+        return process.start_many(processes, url, arguments, name=name, burst=burst, grace=grace, metrics_at=metrics_at)
     loaded = load_app(app)
     url = find_url(redis_url, loaded)
     with connected(url):
@@ -69,5 +84,6 @@ def command(
         lease_ms=round(lease * 1000),
         budget=budget,
         grace=grace,
-        metrics_at=None if metrics_port is None else (metrics_host, metrics_port),
+        metrics_at=metrics_at,
     )
+    return 0

@@ -1,11 +1,20 @@
 #!lua flags=allow-oom
 --#include clock run metrics job queue
 -- reap: leases that ran out belong to dead workers: their jobs go back to the front of their queues, the loss is counted.
+-- For a worker that is known to have died, its leases need not run out first.
 -- KEYS   1 {P}:leases   and those of the libraries
--- ARGV   1 P  2 R  3 at most
+-- ARGV   1 P  2 R  3 at most  4 a worker that has died, or ''
 -- reply  {job, dead worker, job, dead worker, …}
-local reaped = {}
-for _, composite in ipairs(redis.call('ZRANGEBYSCORE', P .. ':leases', '-inf', NOW, 'LIMIT', 0, ARGV[3])) do
+local reaped, dead = {}, ARGV[4]
+local function candidates()
+  if dead == '' then return redis.call('ZRANGEBYSCORE', P .. ':leases', '-inf', NOW, 'LIMIT', 0, ARGV[3]) end
+  local its = {}
+  for _, composite in ipairs(redis.call('ZRANGE', P .. ':leases', 0, -1)) do
+    if redis.call('HGET', job_key(string.match(composite, '^[^:]+')), 'worker_name') == dead then its[#its + 1] = composite end
+  end
+  return its
+end
+for _, composite in ipairs(candidates()) do
   local job, exec = string.match(composite, '^([^:]+):(.+)$')
   local f = redis.call('HMGET', job_key(job), 'flow_run', 'origin', 'worker_name', 'flow_step', 'flow_attempt', 'flow_exec',
     'flow_kind')

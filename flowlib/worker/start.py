@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -18,9 +19,12 @@ from typing import Any
 
 from flowlib.app import App
 from flowlib.errors import ConfigError
-from flowlib.store import Store
+from flowlib.store import RedisError, Store
 
+from .supervisor import Supervisor
 from .worker import BUDGET, GRACE, LEASE_MS, FlowWorker
+
+log = logging.getLogger("flowlib.worker")
 
 TEXT, JSON = "text", "json"
 
@@ -45,6 +49,41 @@ def start(
         if metrics_at is not None:
             stack.callback(_serve_metrics(redis_url, *metrics_at))
         FlowWorker(queues, name, app=app, lease_ms=lease_ms, budget=budget, grace=grace).work(burst=burst)
+
+
+def start_many(
+    count: int,
+    redis_url: str,
+    arguments: Sequence[str],
+    *,
+    name: str | None = None,
+    burst: bool = False,
+    grace: float = GRACE,
+    metrics_at: tuple[str, int] | None = None,
+) -> int:
+    """That many worker processes under a supervisor, which imports nothing of the app. Returns an exit code."""
+    store = Store(redis_url)
+    with ExitStack() as stack:
+        if metrics_at is not None:
+            stack.callback(_serve_metrics(redis_url, *metrics_at))
+        return Supervisor(
+            count,
+            arguments,
+            os.environ,
+            prefix=name or f"{socket.gethostname()}-{os.getpid()}",
+            grace=grace,
+            say=log.warning,
+            bury=lambda worker: put_back(store, worker),
+        ).run(once=burst)
+
+
+def put_back(store: Store, worker: str) -> None:
+    """What a worker process had when it died goes on elsewhere at once. With Redis away, its lease will run out."""
+    try:
+        for job, _ in store.reap(worker=worker):
+            log.warning("job %s: its worker %s has died: put back", job, worker)
+    except RedisError as error:
+        log.warning("worker %s has died, and its job waits for its lease to run out: %s", worker, error)
 
 
 def _refuse_taken(name: str, store: Store) -> None:
