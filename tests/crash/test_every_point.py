@@ -31,7 +31,7 @@ from .story import STEPS, TOLD
 
 STORY = "tests.crash.story:app"
 SETTINGS = {"lease_ms": 500, "reconcile_every": 3600.0}  # nothing may be so lost that only the reconciler finds it
-FURTHEST = 60  # more commands than the story takes
+FURTHEST = 120  # more commands than the story takes
 COMMANDS = 26  # about as many as it takes
 AT_ONCE = 12
 TRIES = {"first": 1, "flaky": 2, "doomed": 1, "last": 1}
