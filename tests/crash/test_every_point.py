@@ -83,7 +83,9 @@ def test_a_worker_killed_at_any_command_loses_nothing_and_repeats_no_recorded_st
     assert {s.at: s.faults for s in survivals if s.faults} == {}
     kills = [s.at for s in survivals if s.killed]
     assert passed.is_set(), f"no run passed: raise FURTHEST over {FURTHEST}"
-    assert len(kills) >= 3 * len(STEPS) / stride, f"only {len(kills)} places to be killed at: does the wire still count?"
+    assert len(kills) >= 3 * len(STEPS) / stride, (
+        f"only {len(kills)} places to be killed at: does the wire still count?"
+    )
 
 
 @pytest.mark.slow
