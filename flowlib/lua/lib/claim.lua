@@ -1,5 +1,5 @@
 -- Taking a job that is due: shared by claim_job (from a queue) and adopt_job (one that a stock RQ worker has popped).
--- Keys: those of lib/run.lua and lib/job.lua, {P}:memo:{run}
+-- KEYS   those of lib/run.lua and lib/job.lua, {P}:memo:{run}
 
 -- Nil unless the job is the one that its run waits for; then it is leased, and all that a worker needs is returned:
 -- {job, queue, step, kind, attempt, calls, losses, seconds waited, run's hash, memos}

@@ -1,3 +1,4 @@
+-- KEYS   none
 -- The server's clock, the only one that decides anything. Every script begins with this: ARGV[1] and ARGV[2] are the
 -- prefixes of our keys and of RQ's. NOW is milliseconds since the epoch, with microseconds behind the point.
 local P, R = ARGV[1], ARGV[2]

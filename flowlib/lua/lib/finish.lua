@@ -1,5 +1,5 @@
 -- A run ends: its status never changes again (I6), nothing of it is left but what expires with its retention.
--- Keys: {P}:run|memo|history:{run} {P}:active:{app}, channel {P}:ended!{run}
+-- KEYS   {P}:run|memo|history:{run} {P}:active:{app}, channel {P}:ended!{run}
 local function end_run(run, status, worker, detail, fields)
   local r = redis.call('HMGET', run_key(run), 'app', 'function', 'state', 'created', 'retention', 'step', 'attempt')
   local app, fn = r[1], r[2]

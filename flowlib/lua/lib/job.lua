@@ -1,6 +1,6 @@
 -- RQ's books of a job, written as RQ 3 would write them, so that every RQ tool tells the truth about our jobs; and the
 -- lease, which is ours. Fields of our own in RQ's job hash begin with flow_.
--- Keys: {R}:job:{job} {R}:queue:{q} {R}:queues {R}:wip:{q} {R}:finished|failed|scheduled:{q} {R}:results:{job}
+-- KEYS   {R}:job:{job} {R}:queue:{q} {R}:queues {R}:wip:{q} {R}:finished|failed|scheduled:{q} {R}:results:{job}
 --       {R}:execution:{job}:{exec} {R}:executions:{job} {R}:worker:{w} {R}:worker:{w}:executions
 --       {P}:leases {P}:timers {P}:queues
 -- wip, execution and the worker's list are written by show_job once a job has run for a moment: nobody can see shorter ones.

@@ -1,5 +1,5 @@
 -- Histograms, labels and the gauge of runs by state. Needs lib/run.lua.
--- Keys: {P}:metrics:{app}, {P}:run:{run}
+-- KEYS   {P}:metrics:{app}, {P}:run:{run}
 local STEP_LABELS = 100
 
 -- A function has at most 100 step labels of its own; further ones are counted together as `_other`.

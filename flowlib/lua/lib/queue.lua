@@ -1,5 +1,5 @@
 -- Where a job waits: in its queue, or for its time. Needs lib/job.lua.
--- Keys: {R}:job:{job} {R}:queue:{q} {R}:queues {R}:scheduled:{q} {P}:timers {P}:queues, channel {P}:timers!
+-- KEYS   {R}:job:{job} {R}:queue:{q} {R}:queues {R}:scheduled:{q} {P}:timers {P}:queues, channel {P}:timers!
 local function know_queue(queue)
   if redis.call('SADD', P .. ':queues', queue) == 1 then redis.call('SADD', R .. ':queues', R .. ':queue:' .. queue) end
 end

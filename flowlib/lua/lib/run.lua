@@ -1,5 +1,5 @@
 -- A run's record, its history and its counters. Counters move in the script that moves the state, and nowhere else (I7).
--- Keys: {P}:run:{run}, {P}:history:{run}, {P}:metrics:{app}
+-- KEYS   {P}:run:{run}, {P}:history:{run}, {P}:metrics:{app}
 local HISTORY_LIMIT = 10000
 
 local function run_key(run) return P .. ':run:' .. run end
