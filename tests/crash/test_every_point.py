@@ -135,7 +135,8 @@ def faults_of(app: App, notes: Path, crashes: int) -> Iterator[str]:
     history = app.runs.history(run.id)
     if (run.status, run.result) != ("completed", TOLD):
         told = "\n".join(f"{entry.at:.3f} {entry.kind} {entry.step} {entry.worker}" for entry in history)
-        yield f"the run is {run.status} ({run.state}) with {run.result!r}, error {run.error}:\n{told}"
+        said = Path(f"{notes}.log").read_text()
+        yield f"the run is {run.status} ({run.state}) with {run.result!r}, error {run.error}:\n{told}\n{said}"
     lines = Ledger(notes).lines()
     yield from (f"step {line.step!r} was recorded and was started again" for line in lines if line.word == AGAIN)
     started = Counter(line.step for line in lines if line.word == START)
