@@ -270,13 +270,14 @@ class FlowWorker(BaseWorker):
 
     def _renew(self) -> None:
         frame = self.engine.frame
+        body = frame.deadline if frame is not None else None  # now: afterwards it may be that of the next step
         held = [frame.lease.composite] if frame is not None else []
         done = self.engine.take_done()
         registered, lost = self.store.renew_leases(self.name, self.lease_ms, self.worker_ttl, held, done)
         if not registered:
             self._rq.register_birth()
-        if lost and frame is not None and frame.lease.composite in lost:
-            self._stop_body(frame, LOST)
+        if lost and body is not None:
+            body.stop(LOST)  # a body that has ended by now does not hear it
 
     def _publish(self) -> None:
         """What should be seen of a step while it runs: its log lines, and its place in RQ's registries."""
