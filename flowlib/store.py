@@ -16,12 +16,13 @@ from typing import Any, cast
 import msgpack
 import redis
 
+from .address import connect, shown
 from .errors import ServerError
 from .function import Function
 from .keys import Keys
 from .model import ErrorInfo
 from .records import Claim, JobSpec, Lease, read_claim, rq_ttl, text, told
-from .wire import Packed, PackedArgs, Wire, explain, script, shown
+from .wire import Packed, PackedArgs, Wire, explain, script
 
 RedisError = redis.RedisError
 MIN_SERVER = (7, 0)
@@ -48,9 +49,9 @@ class Store:
         self._give_up = give_up
         self._wire_class = wire
         try:
-            self.client = client or redis.Redis.from_url(url, **_connection_options(url))
+            self.client = client or connect(url)
         except ValueError as error:
-            why = "" if "@" in url else f": {error}"  # it may quote a part of the password
+            why = "" if "@" in url or "password" in url else f": {error}"  # it may quote a part of the password
             raise ServerError(f"{shown(url)!r} is no Redis URL{why}; e.g. redis://127.0.0.1:6379/0") from None
         self._local = threading.local()
         self._labels: dict[tuple[str, str, str], str] = {}
@@ -292,7 +293,3 @@ class Store:
 
     def reconcile_run(self, run: str, spec: JobSpec) -> bool:
         return bool(self._call("reconcile_run", run, *spec.args()))
-
-
-def _connection_options(url: str) -> dict[str, Any]:
-    return {} if url.startswith("unix") else {"socket_keepalive": True}

@@ -33,6 +33,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from .address import shown
 from .errors import ServerError
 
 log = logging.getLogger("flowlib")
@@ -242,11 +243,6 @@ class _Again(Exception):
     def __init__(self, replies: list[Any], problem: ResponseError) -> None:
         self.replies = replies
         self.problem = problem
-
-
-def shown(url: str) -> str:
-    """The address without its user name and password."""
-    return re.sub(r"//.*@", "//…@", url, flags=re.DOTALL)
 
 
 def explain(error: Exception, url: str) -> ServerError:

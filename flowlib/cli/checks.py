@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import redis
 
+from flowlib.address import connect
 from flowlib.metrics import families
 from flowlib.metrics.reading import Reading
 from flowlib.store import Store
@@ -51,7 +52,7 @@ class Look:
         self.info = {**client.info("server"), **client.info("memory"), **client.info("persistence")}
         seconds, micros = client.time()
         self.now = seconds + micros / 1e6
-        with redis.Redis.from_url(self.store.url, decode_responses=True, encoding_errors="backslashreplace") as reader:
+        with connect(self.store.url, decode_responses=True, encoding_errors="backslashreplace") as reader:
             self.values = dict(Reading(reader, self.store.keys).values)
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import click
 
+from flowlib.address import shown
 from flowlib.errors import ConfigError
 from flowlib.server import INSTALL, Server
 from flowlib.store import Store
-from flowlib.wire import shown
 from flowlib.worker.start import put_back
 from flowlib.worker.supervisor import Supervisor
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from flowlib.wire import shown
+from flowlib.address import shown
 
 from .checks import FAIL, run_checks
 from .connection import connected, find_url

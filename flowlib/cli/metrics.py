@@ -7,9 +7,9 @@ import threading
 
 import click
 
+from flowlib.address import shown
 from flowlib.metrics import render, serve
 from flowlib.store import Store
-from flowlib.wire import shown
 
 from .connection import connected, find_url
 from .options import redis_url

@@ -15,6 +15,7 @@ from prometheus_client.core import Metric
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from flowlib.address import connect
 from flowlib.store import Store
 from flowlib.wire import explain
 
@@ -35,7 +36,7 @@ class Collector:
 
     def __init__(self, store: Store) -> None:
         self._url, self._keys = store.url, store.keys
-        self._client = redis.Redis.from_url(
+        self._client = connect(
             store.url,
             socket_timeout=TIMEOUT,
             socket_connect_timeout=TIMEOUT,

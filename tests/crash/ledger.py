@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import redis
-
 from flowlib import AsyncStep, Step
+from flowlib.address import connect
 from flowlib.keys import Keys
 
 START, END, AGAIN = "start", "end", "again"
@@ -54,7 +53,7 @@ class Ledger:
 def noted(face: Step | AsyncStep, step: str) -> Iterator[None]:
     """Around a step's body."""
     ledger = Ledger()
-    with redis.Redis.from_url(os.environ[URL]) as client:
+    with connect(os.environ[URL]) as client:
         if client.hexists(Keys().memo(face.run_id), f"1:{step}"):
             ledger.write(AGAIN, face.run_id, step, face.attempt)
     ledger.write(START, face.run_id, step, face.attempt)

@@ -31,6 +31,7 @@ LAYERS = """
     store
     records
     keys wire
+    address
     capture deadline
     step timeline
     journal
