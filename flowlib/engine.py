@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 from . import capture, outcome
@@ -31,6 +32,8 @@ from .step import LONGEST_SLEEP, AsyncStep, Due, Step
 from .store import Store
 
 log = logging.getLogger("flowlib.engine")
+# Seconds that also pass while the machine is asleep, unlike those of time.monotonic.
+now = partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
 T = TypeVar("T")
 
 CANCELLED, LOST, DRAINED = "cancelled", "lost", "drained"  # why a body was stopped, beside its timeout
@@ -58,6 +61,7 @@ class Engine:
         self._done = (0, 0, 0.0)
         self._token = f"{exec_prefix}{self.rng.getrandbits(64):016x}"
         self._executions = 0
+        self.confirmed = 0.0  # when Redis last said that the lease stands
         self._runner: asyncio.Runner | None = None
 
     def next_exec(self) -> str:
@@ -66,6 +70,7 @@ class Engine:
 
     def play(self, fn: Function, claim: Claim, *, by_rq: bool = False) -> Frame:
         """Run the claimed job, and as many of its successors as may stay here."""
+        self.confirmed = now()
         frame = self.frame = Frame(self, fn, claim, by_rq)
         try:
             frame.play()
@@ -74,6 +79,11 @@ class Engine:
             ok, failed, seconds = frame.job.done
             self._done = (self._done[0] + ok, self._done[1] + failed, self._done[2] + seconds)
         return frame
+
+    @property
+    def is_sure(self) -> bool:
+        """Does the lease stand for some time, by what was last heard? Else this process has been paused, or cut off."""
+        return now() - self.confirmed < self.lease_ms / 2000
 
     def take_done(self) -> tuple[int, int, float]:
         """Jobs ended well, failed, and the seconds of their bodies, since the last time that this was asked."""
@@ -283,14 +293,17 @@ class Frame:
             self._unwind()
         if due is not None and due.until_ms is not None:
             _check_sleep(op.id, due.until_ms / 1000 - time.time())
-        engine, default = self._engine, self._fn.queue
+        job, default = self.job, self._fn.queue
         # A job that turns out to be for another step than the function asks for stays, too: each claim gets on by a step.
-        may_stay = engine.may_stay(self._since) or (not self.job.recorded and self.job.journal.mine != ENTRY)
-        here = due is None and (options.queue or default) == self.lease.queue and may_stay and not self._by_rq
-        if here and self.job.place(op, options, default, engine.next_exec(), engine.lease_ms):
+        may_stay = self._engine.may_stay(self._since) or (not job.recorded and job.journal.mine != ENTRY)
+        queue = options.queue or default
+        if due is None and queue == self.lease.queue and may_stay and not job.suspended and not self._by_rq:
+            job.go_on(op, options, default)
+            if job.losses or not self._engine.is_sure:
+                job.confirm()
             return
         self._unwound = True
-        self.job.chain(op, options, default, due)
+        job.chain(op, options, default, due)
         self._unwind()
 
     # -- one step ----------------------------------------------------------------------------------------------------

@@ -2,26 +2,36 @@
 
 Owns the lease, what is recorded of the job's step, and how RQ is to see its end. Decides nothing: the engine says what
 happened, and this puts it on its way. A transition that is refused because the lease was lost raises `Interrupt`.
+
+In place a run goes on from step to step under one lease, and Redis hears of a step when it is over: one script writes its
+memo and makes its job, ended. Only the job of a step that takes a moment is *placed* before, by the worker's beat.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from . import outcome
-from .capture import Recorder, pack_lines
+from .capture import Recorder
 from .errors import Interrupt
 from .journal import Journal, Op
 from .model import ErrorInfo, Memo
-from .records import Claim, Lease, pack_memo, text
+from .records import Claim, End, JobSpec, Lease, pack_memo, text
 from .retry import Options
 from .step import Due
 from .store import RedisError, Store
+from .wire import Packed
 
 log = logging.getLogger("flowlib.engine")
 T = TypeVar("T")
+
+PROMPT = (
+    0.002  # seconds; the verdict on a step that took longer is awaited, that on a shorter one is read with the next
+)
 
 
 class HeldJob:
@@ -36,28 +46,75 @@ class HeldJob:
         self.memo_bytes = claim.bytes
         self.done: tuple[int, int, float] = (0, 0, 0.0)  # jobs ended well, failed, and their seconds
         self.lost = False
+        self.suspended = False  # RQ's workers are to take nothing more
         self._recorder = recorder
         self._location = text(claim.record["location"])
-        self._ended = outcome.of_memo(claim.memos[claim.step]) if self.recorded else outcome.of_entry(claim.step)
-        self._took = 0.0
-        self._send_again: Callable[[], str] = lambda: ""
+        self._at = claim.lease.job  # the run's job, as far as Redis knows
+        self._end = outcome.of_memo(claim.memos[claim.step]) if self.recorded else outcome.of_entry(claim.step)
+        self._unplaced: JobSpec | None = None  # the job after that, of which Redis has not heard
+        self._began, self._after = 0.0, ""  # when that was, and which step must be recorded by then
+        self._memo: Packed | None = None  # the last that was sent
+        self._turn = threading.Lock()  # the beat places the job while its body runs
+
+    @property
+    def id(self) -> str:
+        """The job that the run is at."""
+        unplaced = self._unplaced
+        return self._at if unplaced is None else unplaced.id
+
+    # -- in place ----------------------------------------------------------------------------------------------------
+
+    def go_on(self, op: Op, options: Options, queue: str) -> None:
+        """To the next step, under the same lease."""
+        self._unplaced = outcome.job_spec(self.lease, self._location, op.key, op.kind, options, queue)
+        self._began, self._after = time.monotonic(), self._recorded_step
+        self.journal.move_to(op)
+        self.recorded = False
+        self.attempt = self.calls = 1
+
+    def place(self, store: Store) -> str:
+        """Let Redis know of the job that the run is at. From any thread, with that thread's patience."""
+        with self._turn:
+            spec = self._unplaced
+            if spec is None or self.lost:
+                return "placed"
+            age_ms = 1000 * (time.monotonic() - self._began)
+            verdict = store.place_job(
+                self.lease, self._at, self._after, self._end, spec, age_ms=age_ms, losses=self.losses
+            )
+            if verdict == "placed":
+                self._has_gone_to(spec.id, outcome.SUPERSEDED)
+            return verdict
+
+    def confirm(self) -> None:
+        """Redis has to know of this job, and to say that the lease still stands."""
+        if self._unplaced is not None:
+            self._report(lambda: self.place(self.store))
+
+    def _has_gone_to(self, job: str, end: End) -> None:
+        self._count(self._end[0])
+        self._at, self._end, self._unplaced = job, end, None
+
+    # -- transitions -------------------------------------------------------------------------------------------------
 
     def commit(self, op: Op, memo: Memo, verdict: str, seconds: float | None) -> None:
         """Send the memo off; `verdict` is ok, failed or timeout, `seconds` None for what has no body."""
-        packed, lines, lease, attempt = pack_memo(memo), self._recorder.drain(), self.lease, self.attempt
-        label = label_of(op.id)
-
-        def send() -> str:
-            return self.store.commit_step(
-                lease, op.key, packed, attempt=attempt, outcome=verdict, seconds=seconds, label=label, lines=lines,
-                error=memo.error,
-            )  # fmt: skip
-
-        self._report(send)
-        self._send_again = send
-        self._took = seconds or 0.0
-        self._ended = outcome.of_memo(memo)
+        packed, ended = pack_memo(memo), outcome.of_memo(memo)
         self.memo_bytes += len(packed)
+        with self._turn:
+            spec = self._unplaced
+            command = self.store.commit_step(
+                self.lease, self._at, op.key, packed, ended, total=self.memo_bytes, attempt=self.attempt, outcome=verdict,
+                seconds=seconds, label=label_of(op.id), lines=self._recorder.drain(), error=memo.error,
+                left=self._end, spec=spec,
+            )  # fmt: skip
+            if spec is not None:
+                self._has_gone_to(spec.id, ended)
+        self._memo = command
+        self._post(command, wait=seconds is None or seconds > PROMPT)
+        self._count(ended[0], seconds or 0.0)
+        self._end = ("", "", ended[2])
+        self.losses = 0
         self.recorded = True
         self.journal.record(op, memo)
 
@@ -69,50 +126,38 @@ class HeldJob:
         """The function failed between steps; the job is due again, to replay it."""
         self._retry("function", self.journal.mine, error, self.calls, delay, "retry", 0.0, "")
 
-    def place(self, op: Op, options: Options, queue: str, exec: str, lease_ms: int) -> bool:
-        """End this job and make that of `op`, ours at once under `exec`. False when RQ's workers are suspended."""
-        spec = outcome.job_spec(self.lease, self._location, op.key, op.kind, options, queue)
-        recorded, ended, lines = self._recorded_step, self._ended, self._recorder.take()
-        packed = pack_lines(lines)
-        reply = self._report(lambda: self.store.place_job(self.lease, recorded, ended, spec, exec, lease_ms, packed))
-        if reply == "suspended":
-            self._recorder.put_back(lines)
-            return False
-        self._count(ended[0])
-        was = self.lease
-        self.lease = Lease(was.worker, exec, spec.id, was.run, was.app, was.function, spec.queue)
-        self.journal.move_to(op)
-        self.recorded, self._ended = False, outcome.SUPERSEDED
-        self.attempt = self.calls = 1
-        self.losses = 0
-        return True
-
     def chain(self, op: Op, options: Options, queue: str, due: Due | None) -> None:
-        """End this job and enqueue that of `op`, or schedule it: whoever claims it goes on from there."""
+        """Leave this job and enqueue that of `op`, or schedule it: whoever claims it goes on from there."""
+        self.confirm()
         spec = outcome.job_spec(self.lease, self._location, op.key, op.kind, options, queue)
         sleep_ms = "" if due is None or due.delay_ms is None else f"{due.delay_ms:.3f}"
         until_ms = "" if due is None or due.until_ms is None else f"{due.until_ms:.3f}"
-        recorded, ended, lines = self._recorded_step, self._ended, self._recorder.drain()
+        lines = self._recorder.drain()
         self._report(
             lambda: self.store.chain_job(
-                self.lease, recorded, ended, spec, sleep_ms=sleep_ms, until_ms=until_ms, lines=lines
+                self.lease, self._at, self._recorded_step, self._end, spec, sleep_ms=sleep_ms, until_ms=until_ms,
+                lines=lines,
             )
-        )
-        self._count(ended[0])
+        )  # fmt: skip
+        self._count(self._end[0])
 
     def finish(self, status: str, *, result: bytes = b"", error: ErrorInfo | None = None) -> None:
         """The run has ended."""
-        ended = self._ended if self.recorded or error is None else outcome.of_error(error)
-        recorded, lines = self._recorded_step, self._recorder.drain()
+        self.confirm()
+        ended = self._end if self.recorded or error is None else outcome.of_error(error)
+        lines = self._recorder.drain()
         self._report(
-            lambda: self.store.finish_run(self.lease, recorded, ended, status, result=result, error=error, lines=lines)
+            lambda: self.store.finish_run(
+                self.lease, self._at, self._recorded_step, ended, status, result=result, error=error, lines=lines
+            )
         )
         self._count(ended[0])
 
     def release(self, reason: str) -> None:
         """Hand the job back, as it was."""
+        self.confirm()
         lines = self._recorder.drain()
-        self._report(lambda: self.store.release_job(self.lease, reason, lines=lines))
+        self._report(lambda: self.store.release_job(self.lease, reason, job=self._at, lines=lines))
 
     @property
     def _recorded_step(self) -> str:
@@ -129,19 +174,27 @@ class HeldJob:
         seconds: float,
         label: str,
     ) -> None:
-        recorded, lines = self._recorded_step, self._recorder.drain()
+        self.confirm()
+        lines = self._recorder.drain()
         self._report(
             lambda: self.store.fail_attempt(
-                self.lease, step, error, level=level, attempt=attempt, delay_ms=round(delay * 1000), outcome=verdict,
-                seconds=seconds, label=label, lines=lines, recorded=recorded,
+                self.lease, self._at, step, error, level=level, attempt=attempt, delay_ms=round(delay * 1000),
+                outcome=verdict, seconds=seconds, label=label, lines=lines, recorded=self._recorded_step,
             )
         )  # fmt: skip
-        self._count(outcome.FAILED)
+        self._count(outcome.FAILED, seconds)
 
-    def _count(self, ended: str) -> None:
+    def _count(self, ended: str, took: float = 0.0) -> None:
         ok, failed, seconds = self.done
-        self.done = (ok + (ended == outcome.FINISHED), failed + (ended == outcome.FAILED), seconds + self._took)
-        self._took = 0.0
+        self.done = (ok + (ended == outcome.FINISHED), failed + (ended == outcome.FAILED), seconds + took)
+
+    # -- verdicts ----------------------------------------------------------------------------------------------------
+
+    def _post(self, command: Packed, wait: bool) -> None:
+        for verdict in self._reach(lambda: self.store.wire.post(command, wait)):
+            if verdict == b"fenced":
+                self._fenced()
+            self.suspended |= verdict == b"suspended"
 
     def _reach(self, speak: Callable[[], T]) -> T:
         """Redis stays away and this worker may not wait any longer: nothing more can be said for this job."""
@@ -149,20 +202,21 @@ class HeldJob:
             return speak()
         except RedisError as error:
             self.lost = True
-            log.error("run %s: job %s could not be reported: %s", self.lease.run, self.lease.job, error)
+            log.error("run %s: job %s could not be reported: %s", self.lease.run, self.id, error)
             raise Interrupt from error
 
-    def _report(self, transition: Callable[[], str]) -> str:
-        reply = self._reach(transition)
-        if reply == "unrecorded":  # the script cache was empty just when the memo went out
-            self._reach(self._send_again)
-            reply = self._reach(transition)
-        if reply == "fenced":
-            job = self.lease.job
-            self.lost = True
-            log.warning("run %s: the lease of job %s was lost: what it did here is dropped", self.lease.run, job)
-            raise Interrupt
-        return reply
+    def _report(self, transition: Callable[[], str]) -> None:
+        verdict = self._reach(transition)
+        if verdict == "unrecorded" and self._memo is not None:  # a replica took over that had not heard of it
+            self._post(self._memo, wait=True)
+            verdict = self._reach(transition)
+        if verdict in ("fenced", "unrecorded"):
+            self._fenced()
+
+    def _fenced(self) -> NoReturn:
+        self.lost = True
+        log.warning("run %s: the lease of job %s was lost: what it did here is dropped", self.lease.run, self.id)
+        raise Interrupt
 
 
 def label_of(step_id: str) -> str:

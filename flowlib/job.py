@@ -102,7 +102,7 @@ def _renewed(store: Store, engine: Engine, claim: Claim) -> Iterator[None]:
     def renew() -> None:
         while not over.wait(LEASE_MS / 3000):
             try:
-                _, lost = store.renew_leases(engine.worker, LEASE_MS, 480, [claim.lease.composite])
+                _, lost = store.renew_leases(engine.worker, LEASE_MS, 480, [claim.lease.name])
             except RedisError:
                 continue  # as long as it is away, nobody can take the lease
             frame = engine.frame

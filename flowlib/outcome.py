@@ -17,12 +17,12 @@ from .codec import decode, jsonable
 from .errors import StepFailed
 from .journal import ENTRY, id_of
 from .model import ErrorInfo, Memo
-from .records import JobSpec, Lease
+from .records import FAILED_TTL, STEP_RESULT_TTL, End, JobSpec, Lease
 from .retry import Options
 
 FINISHED, FAILED = "finished", "failed"
-NOTHING = (FINISHED, base64.b64encode(b"null").decode())
-SUPERSEDED = ("canceled", "")  # the function asked for another step than the one that this job was made for
+NOTHING: End = (FINISHED, base64.b64encode(b"null").decode(), STEP_RESULT_TTL)
+SUPERSEDED: End = ("canceled", "", STEP_RESULT_TTL)  # it asked for another step
 
 MAX_RESULT = 4096  # bytes of a memo that are shown to RQ's tools; larger ones are in the run's memo only
 MAX_MESSAGE = 4096
@@ -35,12 +35,12 @@ _GRACE = 60  # seconds by which RQ's own timeout of a job lies behind ours
 RUN_STEP = "flowlib.job.run_step"
 
 
-def of_entry(step: str) -> tuple[str, str]:
+def of_entry(step: str) -> End:
     return NOTHING if step == ENTRY else SUPERSEDED
 
 
-def of_memo(memo: Memo) -> tuple[str, str]:
-    """(status, outcome) of the job whose step has this memo, as RQ's Result stores it."""
+def of_memo(memo: Memo) -> End:
+    """The end of the job whose step has this memo."""
     if memo.error is not None:
         return of_error(memo.error)
     if len(memo.value) > MAX_RESULT:
@@ -53,12 +53,13 @@ def of_memo(memo: Memo) -> tuple[str, str]:
         told = json.dumps(shown)
     except (TypeError, ValueError):
         told = json.dumps(jsonable(shown))
-    return FINISHED, base64.b64encode(told.encode()).decode()
+    return FINISHED, base64.b64encode(told.encode()).decode(), STEP_RESULT_TTL
 
 
-def of_error(error: ErrorInfo) -> tuple[str, str]:
+def of_error(error: ErrorInfo) -> End:
     told = error.traceback or f"{error.type}: {error.message}"
-    return FAILED, base64.b64encode(zlib.compress(told.encode("utf-8", "backslashreplace"))).decode()
+    packed = base64.b64encode(zlib.compress(told.encode("utf-8", "backslashreplace"))).decode()
+    return FAILED, packed, FAILED_TTL
 
 
 def describe(error: BaseException, step: str | None, attempt: int) -> ErrorInfo:

@@ -14,6 +14,10 @@ from .wire import PackedArgs
 FAILED_TTL = 7 * 86400  # seconds that RQ keeps a failed step's job
 STEP_RESULT_TTL = 60  # seconds that RQ keeps a finished step's job and result; the memo lives with the run
 
+End = tuple[
+    str, str, int
+]  # a job's last status, its outcome as RQ's Result stores it, and the seconds that RQ keeps it
+
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
@@ -38,7 +42,10 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class Lease:
-    """A worker's right to run a job: whoever holds `exec` may write (I2)."""
+    """A worker's right to run a job, and those that follow it in place: whoever holds it may write (I2).
+
+    `job` is the one that was claimed; the run may be further by now.
+    """
 
     worker: str
     exec: str
@@ -49,13 +56,13 @@ class Lease:
     queue: str
 
     @property
-    def composite(self) -> str:
+    def name(self) -> str:
         return f"{self.job}:{self.exec}"
 
     @cached_property
     def packed(self) -> PackedArgs:
         """What every transition from the job begins with."""
-        return PackedArgs(self.worker, self.exec, self.job, self.run, self.app, self.function, self.queue)
+        return PackedArgs(self.worker, self.name, self.exec, self.run, self.app, self.function, self.queue)
 
 
 @dataclass(slots=True)
@@ -110,7 +117,3 @@ def unpack_error(raw: bytes) -> ErrorInfo:
 def told(kind: str, step: str, attempt: int, worker: str, detail: dict[str, Any]) -> bytes:
     """A history entry but for its time, which the script puts in front."""
     return cast(bytes, msgpack.packb([kind, step, attempt, worker, detail], unicode_errors="surrogatepass"))[1:]
-
-
-def rq_ttl(ended: tuple[str, str]) -> int:
-    return FAILED_TTL if ended[0] == "failed" else STEP_RESULT_TTL

@@ -21,12 +21,13 @@ from .errors import ServerError
 from .function import Function
 from .keys import Keys
 from .model import ErrorInfo
-from .records import Claim, JobSpec, Lease, read_claim, rq_ttl, text, told
+from .records import Claim, End, JobSpec, Lease, read_claim, text, told
 from .wire import Packed, PackedArgs, Wire, explain, script
 
 RedisError = redis.RedisError
 MIN_SERVER = (7, 0)
 PATIENCE = 5.0  # seconds that a producer waits for Redis
+_NO_METRICS = ("",) * 4
 STEP_EDGES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, "+Inf")
 
 
@@ -153,42 +154,50 @@ class Store:
     def commit_step(
         self,
         lease: Lease,
+        job: str,
         step: str,
         memo: bytes,
+        ended: End,
         *,
+        total: int,
         attempt: int,
         outcome: str,
         seconds: float | None,
         label: str,
         lines: bytes,
         error: ErrorInfo | None = None,
-    ) -> str:
-        """Posted: on its way before the function goes on (I9). `recorded` or `fenced`; '' when it is not heard of yet.
+        left: End | None = None,
+        spec: JobSpec | None = None,
+    ) -> Packed:
+        """To be posted: on its way before the function goes on (I9); the verdict is `recorded`, `suspended` or `fenced`.
 
-        `seconds` is None for what has no body: a sleep.
+        `job` is the run's, as far as Redis knows; `spec` that of the step if it has none yet, and `left` then how the other
+        one ends. `total` is the bytes of all memos; `seconds` is None for what has no body: a sleep.
         """
         detail: dict[str, Any] = {"bytes": len(memo), "outcome": outcome, "seconds": seconds}
         if error is not None:
             detail["error"] = error.as_dict()
+        fresh: tuple[Any, ...] = ()
+        if spec is not None and left is not None:
+            detail["kind"] = spec.kind
+            fresh = (*left, f"{1000 * (seconds or 0):.3f}", *spec.args())
         entry = told("recorded", step, attempt, lease.worker, detail)
-        metrics = () if seconds is None else self._step_metrics(lease, outcome, label, seconds)
-        counter = f"memo_bytes|{lease.function}||"
-        reply = self.wire.post(self._pack_held("commit_step", lease, step, memo, entry, lines, counter, *metrics))
-        return "" if reply is None else cast(str, reply.decode())
+        metrics = _NO_METRICS if seconds is None else self._step_metrics(lease, outcome, label, seconds)
+        return self._pack_held("commit_step", lease, step, memo, total, entry, lines, *ended, job, *metrics, *fresh)
 
     def place_job(
-        self, lease: Lease, recorded: str, ended: tuple[str, str], spec: JobSpec, exec: str, lease_ms: int, lines: bytes
+        self, lease: Lease, job: str, recorded: str, left: End, spec: JobSpec, *, age_ms: float, losses: int
     ) -> str:
-        """`placed`, `suspended`, `fenced` or `unrecorded`. `ended` is the old job's status and RQ outcome."""
+        """`placed`, `fenced` or `unrecorded`. `left` is how `job` ends, the run's so far; the new one began `age_ms` ago."""
         entry = told("claimed", spec.step, 1, lease.worker, {"kind": spec.kind, "queue": spec.queue, "in_place": True})
-        ends = (recorded, *ended, rq_ttl(ended))
-        return self._call_held("place_job", lease, *ends, exec, lease_ms, lines, entry, *spec.args())
+        return self._call_held("place_job", lease, job, recorded, *left, f"{age_ms:.3f}", losses, entry, *spec.args())
 
     def chain_job(
         self,
         lease: Lease,
+        job: str,
         recorded: str,
-        ended: tuple[str, str],
+        ended: End,
         spec: JobSpec,
         *,
         sleep_ms: str = "",
@@ -197,12 +206,12 @@ class Store:
     ) -> str:
         """`queued`, `scheduled`, `fenced` or `unrecorded`; a sleep is for some ms, or until a time in ms."""
         mode = "sleep" if sleep_ms or until_ms else "push"
-        ends = (recorded, *ended, rq_ttl(ended))
-        return self._call_held("chain_job", lease, *ends, mode, sleep_ms, until_ms, lines, *spec.args())
+        return self._call_held("chain_job", lease, job, recorded, *ended, mode, sleep_ms, until_ms, lines, *spec.args())
 
     def fail_attempt(
         self,
         lease: Lease,
+        job: str,
         step: str,
         error: ErrorInfo,
         *,
@@ -218,14 +227,15 @@ class Store:
         """`retrying`, `fenced` or `unrecorded`. `level` is `step`, or `function` for an error between steps."""
         packed = msgpack.packb(error.as_dict(), unicode_errors="surrogatepass")
         metrics = self._step_metrics(lease, outcome, label, seconds) if level == "step" else ()
-        failure = (level, attempt, delay_ms, packed, outcome, f"{seconds:.6f}")
+        failure = (job, level, attempt, delay_ms, packed, outcome, f"{seconds:.6f}")
         return self._call_held("fail_attempt", lease, *failure, lines, step, recorded, *metrics)
 
     def finish_run(
         self,
         lease: Lease,
+        job: str,
         recorded: str,
-        ended: tuple[str, str],
+        ended: End,
         status: str,
         *,
         result: bytes = b"",
@@ -234,19 +244,19 @@ class Store:
     ) -> str:
         """`finished`, `fenced` or `unrecorded`."""
         packed = b"" if error is None else msgpack.packb(error.as_dict(), unicode_errors="surrogatepass")
-        ends = (recorded, *ended, rq_ttl(ended))
-        return self._call_held("finish_run", lease, *ends, status, result, packed, lines)
+        return self._call_held("finish_run", lease, job, recorded, *ended, status, result, packed, lines)
 
-    def release_job(self, lease: Lease, reason: str, *, delay_ms: int = 0, lines: bytes = b"") -> str:
-        return self._call_held("release_job", lease, delay_ms, reason, lines)
+    def release_job(self, lease: Lease, reason: str, *, job: str = "", delay_ms: int = 0, lines: bytes = b"") -> str:
+        """Of `job`, if the run is further than what was claimed."""
+        return self._call_held("release_job", lease, job or lease.job, delay_ms, reason, lines)
 
     def cancel_run(self, run: str, reason: str) -> tuple[str, ...]:
         """('unknown',), ('ended', status) or ('cancelled', job, worker that runs it or '')."""
         return tuple(part.decode() for part in self._call("cancel_run", run, reason, secrets.token_hex(8)))
 
-    def show_job(self, lease: Lease) -> None:
+    def show_job(self, lease: Lease, job: str) -> None:
         """List a job that has been running for a moment where RQ's tools look."""
-        self._call("show_job", lease.worker, lease.exec, lease.job, lease.queue)
+        self._call("show_job", lease.worker, lease.name, lease.exec, job, lease.queue)
 
     def _step_metrics(self, lease: Lease, outcome: str, label: str, seconds: float) -> tuple[Any, ...]:
         asked = (lease.app, lease.function, label)

@@ -169,7 +169,8 @@ class Stored:
     def places(self, job: str) -> list[str]:
         """All that will move a job: each as the status that the job must have there."""
         fields = self.jobs.get(job, {})
-        leased = f"{job}:{fields.get('flow_exec')}" in self.leases
+        here = self.runs.get(fields.get("flow_run", ""), {}).get("job") == job  # a lease goes on with its run
+        leased = here and fields.get("flow_lease") in self.leases
         return ["started"] * leased + ["scheduled"] * (job in self.timers) + ["queued"] * self.queued[job]
 
 
@@ -207,18 +208,20 @@ def _unfinished(stored: Stored) -> Iterator[str]:
             yield f"run {run}: its job {job} is gone (I4)"
         elif len(places) != 1:
             yield f"run {run}: its job {job} ({fields['status']}) is moved forward by {places or 'nothing'} (I4)"
-        elif fields["status"] != places[0] and not _with_stock_worker(fields):
+        elif fields["status"] not in _STATUSES[places[0]] and not _with_stock_worker(fields):
             yield f"run {run}: its job {job} is {fields['status']} and should be {places[0]}"
         elif record["state"] not in _STATES[places[0]]:
             yield f"run {run}: its state is {record['state']!r}, its job is {places[0]}"
 
 
+# A step's job has ended when its memo is written; the lease stays while the function goes on to the next.
+_STATUSES = {"started": {"started", "finished", "failed"}, "scheduled": {"scheduled"}, "queued": {"queued"}}
 _STATES = {"started": {"running"}, "scheduled": {"sleeping", "retrying", "queued"}, "queued": {"queued"}}
 
 
 def _with_stock_worker(fields: dict[str, str]) -> bool:
     """RQ itself keeps the status of a job that one of its own workers runs."""
-    return fields.get("flow_exec", "").startswith("rq-")
+    return ":rq-" in fields.get("flow_lease", "")
 
 
 def _ended(stored: Stored) -> Iterator[str]:
@@ -237,15 +240,15 @@ def _ended(stored: Stored) -> Iterator[str]:
 
 
 def _leases(stored: Stored) -> Iterator[str]:
-    for composite in stored.leases:
-        job, exec = composite.split(":", 1)
-        if stored.jobs.get(job, {}).get("flow_exec") != exec:
-            yield f"lease {composite}: there is no such job, or another execution has it"
+    for lease in stored.leases:
+        record = stored.runs.get(lease[:26], {})
+        if stored.jobs.get(record.get("job", ""), {}).get("flow_lease") != lease:
+            yield f"lease {lease}: its run's job is not there, or another execution has it"
     for registry, listed in stored.under(f"{stored.rq}:wip:").items():
         for composite in listed:
-            job, exec = composite.split(":", 1)
-            if stored.jobs.get(job, {}).get("flow_shown") == exec and composite not in stored.leases:
-                yield f"job {job}: RQ lists it as started in {registry}, and nobody has its lease"
+            lease = stored.jobs.get(composite.split(":", 1)[0], {}).get("flow_shown")
+            if lease is not None and lease not in stored.leases:
+                yield f"{composite}: RQ lists it as started in {registry}, and nobody has its lease"
 
 
 def _timers(stored: Stored) -> Iterator[str]:
@@ -322,7 +325,7 @@ def _told_by(function: str, history: list[Any]) -> Iterator[str]:
     without_body = {ENTRY}  # what may be lost without an attempt being lost
     for _, kind, step, _, _, detail in history:
         match kind:
-            case "claimed":
+            case "claimed" if "waited" in detail:
                 yield "queue_wait"
             case "sleeping":
                 without_body.add(step)

@@ -79,6 +79,11 @@ def _take(step: _Building, entry: HistoryEntry) -> None:
         case "recorded":
             ok = detail["outcome"] == "ok"
             final = ErrorInfo.from_dict(detail["error"]) if "error" in detail else None
+            if (
+                not step.attempts or step.attempts[-1].ended is not None
+            ):  # in place, and over before anybody could see it
+                began = entry.at - (detail["seconds"] or 0.0)
+                step.attempts.append(Attempt(entry.attempt, began, began, worker=entry.worker))
             step.close(entry.at, detail["outcome"], error=final)
             step.status, step.bytes = (COMPLETED if ok else FAILED), detail["bytes"]
         case "lost" | "released":

@@ -123,22 +123,24 @@ class Wire:
         self._known: set[Script] = set()  # scripts that this connection's server has answered
         self._heard = 0.0
 
-    def post(self, packed: Packed) -> Any:
-        """Send now and read the reply later: None. In doubt whether the server will take it, wait for the reply: that.
+    def post(self, packed: Packed, wait: bool = False) -> list[Any]:
+        """Send now and read the reply with the next command. Returns the replies to what was posted before.
 
-        Doubt is a connection that has been silent for a moment (the server may be gone), or a script that it has not
-        run before (it may not know it). So what is posted is stored before the caller goes on, but for a server that
-        dies within that moment.
+        The reply is awaited, and is the last of those returned, with `wait` and in doubt whether the server will take the
+        command: when the connection has been silent for a moment (the server may be gone), or for a script that it
+        has not run before (it may not know it). So what is posted is stored before the caller goes on, but for a server
+        that dies within that moment.
         """
-        if self._unanswered or packed[1] not in self._known or time.monotonic() - self._heard > _MOMENT:
-            return self.call(packed)
+        if wait or packed[1] not in self._known or time.monotonic() - self._heard > _MOMENT:
+            return self.call_all([packed])
+        earlier = self.call_all([]) if self._unanswered else []
         self._unanswered.append(packed)
         try:
             self._send(packed[0])
         except (ConnectionError, TimeoutError):
             self.close()
-            return self.call_all([])[-1]
-        return None
+            earlier += self.call_all([])
+        return earlier
 
     def call(self, packed: Packed) -> Any:
         """Send, and return the reply of this command."""

@@ -5,9 +5,10 @@
 -- ARGV   1 P  2 R  3 worker  4 execution id  5 lease ms  6 job  7 execution id that we had, when the callback takes over
 -- reply  'unknown' | 'stale' (its run does not wait for it) | 'leased' (another worker has it) | {job, queue, step, …}
 local worker, exec, job, mine = ARGV[3], ARGV[4], ARGV[6], ARGV[7]
-local f = redis.call('HMGET', job_key(job), 'flow_run', 'flow_exec')
+local f = redis.call('HMGET', job_key(job), 'flow_run', 'flow_lease')
 if not f[1] then return 'unknown' end
-if f[2] and is_leased(job, f[2]) and f[2] ~= mine and f[2] ~= exec then return 'leased' end
-if f[2] then redis.call('ZREM', P .. ':leases', lease(job, f[2])) end
+local held = f[2] and exec_of(f[2])
+if held and held ~= mine and held ~= exec and is_held(f[2]) then return 'leased' end
+if held then redis.call('ZREM', P .. ':leases', f[2]) end
 redis.call('ZREM', P .. ':timers', job)
 return take_job(job, worker, exec, tonumber(ARGV[5])) or 'stale'

@@ -1,19 +1,20 @@
 #!lua flags=allow-oom
 --#include clock run metrics job finish
--- finish_run: the function returned or failed for good: end its last job and the run, in one stroke (I6).
+-- finish_run: the function returned or failed for good: leave its last job and end the run, in one stroke (I6).
 -- KEYS   1 {P}:leases   and {P}:memo:{run}, those of the libraries
--- ARGV   1 P  2 R  3 worker  4 execution id  5 job  6 run  7 app  8 function  9 queue  10 step that must be recorded, or ''
---        11 how the job ends: finished|failed|canceled  12 its outcome for RQ  13 and for how long RQ keeps it, s
---        14 completed|failed  15 result  16 error  17 log lines
+-- ARGV   1 P  2 R  3 worker  4 lease  5 execution id  6 run  7 app  8 function  9 queue  10 job
+--        11 step that must be recorded, or ''  12 to 14 how the job ends, as leave_job takes it
+--        15 completed|failed  16 result  17 error  18 log lines
 -- reply  'finished' | 'fenced' | 'unrecorded' (the memo did not arrive: send it again, first)
-local worker, exec, job, run, _, _, queue, step = unpack(ARGV, 3, 10)
-if not is_leased(job, exec) then
-  return redis.call('HGET', run_key(run), 'chained') == lease(job, exec) and 'finished' or 'fenced'
+local worker, lease, exec, run, _, _, queue, job, step = unpack(ARGV, 3, 11)
+if not is_held(lease) then
+  return redis.call('HGET', run_key(run), 'chained') == lease and 'finished' or 'fenced'
 end
 if step ~= '' and redis.call('HEXISTS', P .. ':memo:' .. run, step) == 0 then return 'unrecorded' end
-note_lines(run, worker, ARGV[17])
-end_job(job, queue, worker, exec, ARGV[11], ARGV[12], ARGV[13])
-local detail = {bytes = #ARGV[15]}
-if ARGV[16] ~= '' then detail.error = cmsgpack.unpack(ARGV[16]) end
-end_run(run, ARGV[14], worker, detail, {'result', ARGV[15], 'error', ARGV[16], 'chained', lease(job, exec)})
+note_lines(run, worker, ARGV[18])
+drop_lease(job, queue, worker, lease)
+leave_job(job, queue, worker, exec, lease, unpack(ARGV, 12, 14))
+local detail = {bytes = #ARGV[16]}
+if ARGV[17] ~= '' then detail.error = cmsgpack.unpack(ARGV[17]) end
+end_run(run, ARGV[15], worker, detail, {'result', ARGV[16], 'error', ARGV[17], 'chained', lease})
 return 'finished'

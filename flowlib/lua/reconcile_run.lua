@@ -10,9 +10,9 @@ local r = redis.call('HMGET', run_key(run), 'status', 'job', 'app', 'function', 
   'attempt')
 local job, queue = r[2], r[8]
 if r[1] ~= 'running' or job ~= spec[1] then return 0 end
-local f = redis.call('HMGET', job_key(job), 'status', 'flow_exec', 'flow_run', 'worker_name')
+local f = redis.call('HMGET', job_key(job), 'status', 'flow_lease', 'flow_run', 'worker_name')
 if f[3] then
-  if f[2] and is_leased(job, f[2]) then return 0 end
+  if is_held(f[2]) then return 0 end
   if f[1] == 'scheduled' and redis.call('ZSCORE', P .. ':timers', job) then return 0 end
   if f[1] == 'queued' and redis.call('LPOS', R .. ':queue:' .. queue, job) then return 0 end
 end
@@ -20,8 +20,9 @@ redis.call('LREM', R .. ':queue:' .. queue, 0, job)
 unschedule_job(job, queue)
 local due = tonumber(r[6])
 local later = due and due > NOW
-if f[2] then leave_worker(job, queue, f[4] or '', f[2]) end
-if not f[3] then put_job(run, spec, 'queued', {'flow_attempt', r[9]}) end
+if f[2] then drop_lease(job, queue, f[4] or '', f[2]) end
+forget_end(job, queue)
+if not f[3] then put_job(run, spec, NOW, 'status', 'queued', 'flow_attempt', r[9]) end
 if later then schedule_job(job, queue, due) else queue_job(job, queue, true) end
 note(run, 'recovered', r[7], 0, '', {job = job, queue = queue})
 count(r[3], 'recovered|orphan||')

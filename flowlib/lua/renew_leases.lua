@@ -1,23 +1,25 @@
 #!lua flags=allow-oom
---#include clock job
+--#include clock run job
 -- renew_leases: a worker's heartbeat: extend the leases that it knows of (an orphaned claim is not renewed, so it is reaped).
--- KEYS   1 {P}:leases   and {R}:worker:{w} {R}:worker:{w}:executions, those of the libraries
+-- KEYS   1 {P}:leases   and {P}:run:{run} {R}:worker:{w} {R}:worker:{w}:executions, those of the libraries
 -- ARGV   1 P  2 R  3 worker  4 lease ms  5 worker key's lifetime s  6, 7 jobs that it ended well, and failed, since last
---        8 seconds that they took  9.. `job:execution`
+--        8 seconds that they took  9.. leases
 -- reply  {1 or 0: is the worker registered with RQ, a lease that was lost, …}
 local worker, until_ms = ARGV[3], NOW + tonumber(ARGV[4])
 local key = R .. ':worker:' .. worker
 local lost, now = {redis.call('HEXISTS', key, 'birth')}, iso(NOW)
 for i = 9, #ARGV do
-  local composite = ARGV[i]
-  if redis.call('ZSCORE', P .. ':leases', composite) then
-    redis.call('ZADD', P .. ':leases', until_ms, composite)
-    redis.call('HSET', job_key(string.match(composite, '^[^:]+')), 'last_heartbeat', now)
-    if redis.call('EXISTS', R .. ':execution:' .. composite) == 1 then
-      redis.call('HSET', R .. ':execution:' .. composite, 'last_heartbeat', NOW / 1000)
+  local lease = ARGV[i]
+  if is_held(lease) then
+    redis.call('ZADD', P .. ':leases', until_ms, lease)
+    local job = redis.call('HGET', run_key(run_of(lease)), 'job') or ''
+    if redis.call('HGET', job_key(job), 'status') == 'started' then
+      redis.call('HSET', job_key(job), 'last_heartbeat', now)
+      local execution = R .. ':execution:' .. job .. ':' .. exec_of(lease)
+      if redis.call('EXISTS', execution) == 1 then redis.call('HSET', execution, 'last_heartbeat', NOW / 1000) end
     end
   else
-    lost[#lost + 1] = composite
+    lost[#lost + 1] = lease
   end
 end
 if lost[1] == 0 then return lost end -- RQ refuses a worker whose key exists

@@ -85,7 +85,7 @@ STEP_DURATION = Family(
 QUEUE_WAIT = Family(
     "flow_step_queue_wait_seconds",
     ("queue",),
-    "Time from when a job was due to when a worker took it, of all apps; 0 for a step that was chained in place.",
+    "Time from when a job was due to when a worker took it, of all apps; a step in place waits in no queue.",
     WAIT_EDGES,
 )
 QUEUE_JOBS = Family(

@@ -153,13 +153,13 @@ class Housekeeper:
         records = [(run, record) for run, record in records if record[6] == "running"]
         pipe = client.pipeline(transaction=False)
         for _, record in records:
-            pipe.hmget(keys.rq_job(record[5]), "status", "flow_exec")
+            pipe.hmget(keys.rq_job(record[5]), "status", "flow_lease")
             pipe.zscore(keys.timers, record[5])
         replies = pipe.execute()
         states = list(zip(replies[::2], replies[1::2], strict=True))
         pipe = client.pipeline(transaction=False)
-        for (_, record), ((_, exec), _) in zip(records, states, strict=True):
-            pipe.zscore(keys.leases, f"{record[5]}:{(exec or b'').decode()}")
+        for (_, lease), _ in states:
+            pipe.zscore(keys.leases, lease or "")
         leased = pipe.execute()
         return [
             (run, record, (status or b"").decode())

@@ -26,7 +26,7 @@ from rq.worker import BaseWorker, WorkerStatus
 from flowlib import capture, deadline
 from flowlib.app import App
 from flowlib.dispatch import Dispatcher, check_functions
-from flowlib.engine import CANCELLED, DRAINED, LOST, Engine, Frame
+from flowlib.engine import CANCELLED, DRAINED, LOST, Engine, Frame, now
 from flowlib.function import DEFAULT_QUEUE
 from flowlib.job import load
 from flowlib.records import Claim
@@ -42,7 +42,7 @@ LEASE_MS = 10_000
 BUDGET = 10.0  # seconds for which a run may stay on this worker before others get their turn
 GRACE = 30.0  # seconds that a running step gets to finish after SIGTERM
 COLD = 2.0  # seconds after a second signal
-BEAT = 0.1  # seconds; a step that runs for two of them is shown in RQ's registries, and its log lines in its history
+BEAT = 0.05  # seconds; a step that runs for two of them has its job made, shown in RQ's registries, its lines in its history
 EVENT_RETENTION_MS = 24 * 3600 * 1000
 
 
@@ -82,7 +82,7 @@ class FlowWorker(BaseWorker):
         self.lease_ms, self.budget, self.grace = lease_ms, budget, grace
         self.worker_ttl = max(60, 6 * lease_ms // 1000)
         self._reconcile_every = reconcile_every
-        self._seen = self._shown = ""  # executions: the one at the last beat, the last that RQ's registries list
+        self._seen = self._shown = ""  # jobs: the one at the last beat, the last that RQ's registries list
         self._gone = False  # a second signal: do not even wait for Redis any more
         self._drain_by = FOREVER
         self._owns_process = False
@@ -271,9 +271,12 @@ class FlowWorker(BaseWorker):
     def _renew(self) -> None:
         frame = self.engine.frame
         body = frame.deadline if frame is not None else None  # now: afterwards it may be that of the next step
-        held = [frame.lease.composite] if frame is not None else []
+        held = [frame.lease.name] if frame is not None else []
         done = self.engine.take_done()
+        asked = now()
         registered, lost = self.store.renew_leases(self.name, self.lease_ms, self.worker_ttl, held, done)
+        if not lost:
+            self.engine.confirmed = max(asked, self.engine.confirmed)
         if not registered:
             self._rq.register_birth()
         if lost and body is not None:
@@ -284,11 +287,12 @@ class FlowWorker(BaseWorker):
         frame = self.engine.frame
         if frame is None:
             return
-        lease = frame.lease
-        if lease.exec == self._seen and lease.exec != self._shown:
-            self._shown = lease.exec
-            self._hasty.show_job(lease)
-        self._seen = lease.exec
+        lease, job = frame.lease, frame.job.id
+        if job == self._seen and job != self._shown and frame.deadline is not None:
+            self._shown = job
+            frame.job.place(self._hasty)
+            self._hasty.show_job(lease, job)
+        self._seen = job
         if lines := frame.recorder.take():
             try:
                 self._hasty.add_lines(lease, capture.pack_lines(lines))
@@ -312,8 +316,9 @@ class FlowWorker(BaseWorker):
                 self.stop()
             case "stop-job" | "stop-execution":
                 frame = self.engine.frame
-                if frame is not None and frame.lease.job == payload.get("job_id"):
-                    self.store.cancel_run(frame.run_id, f"job {frame.lease.job} was stopped by a command")
+                job = frame.job.id if frame is not None else ""
+                if frame is not None and job == payload.get("job_id"):
+                    self.store.cancel_run(frame.run_id, f"job {job} was stopped by a command")
                     self._stop_body(frame, CANCELLED)
             case other:
                 log.info("command %r is not for this kind of worker", other)

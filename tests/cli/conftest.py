@@ -108,7 +108,9 @@ class Shop:
         """A run whose step is held up at the gate."""
         self.app.send(Event("shop/opened", {}, id="opened"))
         run = self.run_of("opened")
-        wait_until(lambda: any(entry.kind == "log" for entry in self.app.runs.history(run)))
+        wait_until(
+            lambda: {"claimed", "log"} <= {entry.kind for entry in self.app.runs.history(run) if entry.step == "1:hold"}
+        )
         return run
 
     def run_of(self, event_id: str) -> str:

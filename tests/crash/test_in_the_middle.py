@@ -123,7 +123,7 @@ def test_a_body_whose_run_is_cancelled_is_ended_and_its_worker_takes_other_work(
     """BEHAVIOURS 97, 98: it would have waited for ever."""
     scene.worker()
     run = scene.send()
-    scene.waits()
+    until(lambda: scene.kinds(run, "wait"))
     scene.app.runs.cancel(run, "changed my mind")
     other = scene.send()
     scene.waits(times=2)
@@ -142,7 +142,7 @@ def test_a_worker_that_was_frozen_past_its_lease_drops_its_result_and_says_so(sc
     """BEHAVIOURS 132, 40, 147: as a paused machine, or one that swaps."""
     frozen = scene.worker(lease_ms=500)
     run = scene.send()
-    scene.waits()
+    until(lambda: scene.kinds(run, "wait"))
     frozen.send(signal.SIGSTOP)
     heir = scene.worker(lease_ms=500)
     scene.waits(times=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -13,15 +13,17 @@ from flowlib.codec import encode
 from flowlib.journal import ENTRY, RUN, SLEEP
 from flowlib.model import ErrorInfo, HistoryEntry, Memo
 from flowlib.outcome import make_job, of_entry, of_memo
-from flowlib.records import Claim, JobSpec, Lease, pack_memo
+from flowlib.records import Claim, End, JobSpec, Lease, pack_memo
 from flowlib.runs import Runs
 from flowlib.store import Store
 from flowlib.testing import Stored, check_invariants
 from flowlib.ulid import ulid
-from flowlib.wire import Wire, command
+from flowlib.wire import Packed, Wire
 from flowlib.worker.housekeeping import Housekeeper
 
 LOCATION = "nowhere:app"
+ENDED = of_memo(Memo(encode(1, where="value")))
+LEFT: End = ("", "", ENDED[2])  # it has ended with its memo
 ERROR = ErrorInfo("ValueError", "it failed", "", "a", 1)
 
 app = App("desk")
@@ -66,20 +68,33 @@ class Desk:
         assert self.push(lease, step, recorded="") == "queued"
         return self.claim(worker, lease_ms).lease
 
-    def commit(self, lease: Lease, value: Any = 1, step: str = "a") -> str:
+    def commit(self, lease: Lease, value: Any = 1, step: str = "a", *, seconds: float = 0.01) -> str:
+        return self.verdict_on(self.committing(lease, value, step, seconds=seconds))
+
+    def committing(self, lease: Lease, value: Any = 1, step: str = "a", *, seconds: float = 0.01) -> Packed:
         memo = pack_memo(Memo(encode(value, where="value")))
-        verdict = self.store.commit_step(
-            lease, f"1:{step}", memo, attempt=1, outcome="ok", seconds=0.01, label=step, lines=b""
+        return self.store.commit_step(
+            lease, self.job(lease), f"1:{step}", memo, ENDED, total=len(memo), attempt=1, outcome="ok", seconds=seconds,
+            label=step, lines=b"",
         )  # fmt: skip
-        if verdict:
-            return verdict
-        reply, _ = self.store.wire.call_all([command("PING")])
-        return str(reply.decode())
+
+    def commit_next(self, lease: Lease, step: str = "b") -> str:
+        """The next step in place, over before its job was made."""
+        memo, spec = pack_memo(Memo(encode(2, where="value"))), self._spec(lease, step, RUN)
+        return self.verdict_on(
+            self.store.commit_step(
+                lease, self.job(lease), f"1:{step}", memo, ENDED, total=2 * len(memo), attempt=1, outcome="ok",
+                seconds=0.01, label="a", lines=b"", left=LEFT, spec=spec,
+            )
+        )  # fmt: skip
 
     def place(self, lease: Lease, to: str = "b", recorded: str = "a") -> str:
-        """The next job, at once with the same worker, under the execution `exec-next`."""
-        step, ended, spec = self._next(lease, to, recorded, RUN)
-        return self.store.place_job(lease, step, ended, spec, "exec-next", 60_000, b"")
+        """The next job, at once with the same worker, under the same lease."""
+        spec = self._spec(lease, to, RUN)
+        return self.store.place_job(lease, self.job(lease), f"1:{recorded}", LEFT, spec, age_ms=0, losses=0)
+
+    def verdict_on(self, packed: Packed) -> str:
+        return str(self.store.wire.post(packed, wait=True)[-1].decode())
 
     def push(self, lease: Lease, to: str = "b", recorded: str = "a") -> str:
         return self.store.chain_job(lease, *self._next(lease, to, recorded, RUN))
@@ -87,23 +102,30 @@ class Desk:
     def sleep(self, lease: Lease, to: str = "nap", recorded: str = "a", ms: int = 60_000) -> str:
         return self.store.chain_job(lease, *self._next(lease, to, recorded, SLEEP), sleep_ms=f"{ms}")
 
-    def _next(self, lease: Lease, to: str, recorded: str, kind: str) -> tuple[str, tuple[str, str], JobSpec]:
-        """What must be recorded, how the job ends, and the next one; `recorded` is empty for a run's first job."""
-        spec = make_job("desk", "errand", lease.run, LOCATION, f"1:{to}", kind, None, "flow")
+    def _next(self, lease: Lease, to: str, recorded: str, kind: str) -> tuple[str, str, End, JobSpec]:
+        """The job, what must be recorded, how it ends, and the next one; `recorded` is empty for a run's first job."""
+        spec = self._spec(lease, to, kind)
         if not recorded:
-            return "", of_entry(ENTRY), spec
-        return f"1:{recorded}", of_memo(Memo(encode(1, where="value"))), spec
+            return lease.job, "", of_entry(ENTRY), spec
+        return lease.job, f"1:{recorded}", LEFT, spec
+
+    def _spec(self, lease: Lease, to: str, kind: str) -> JobSpec:
+        return make_job("desk", "errand", lease.run, LOCATION, f"1:{to}", kind, None, "flow")
+
+    def job(self, lease: Lease) -> str:
+        """At which the run is."""
+        found = self.store.client.hget(self.store.keys.run(lease.run), "job")
+        return "" if found is None else cast(bytes, found).decode()
 
     def fail(self, lease: Lease, *, level: str = "step", attempt: int = 1, delay_ms: int = 60_000) -> str:
         return self.store.fail_attempt(
-            lease, "1:a", ERROR, level=level, attempt=attempt, delay_ms=delay_ms, outcome="retry", seconds=0.01,
+            lease, lease.job, "1:a", ERROR, level=level, attempt=attempt, delay_ms=delay_ms, outcome="retry", seconds=0.01,
             label="a", lines=b"",
         )  # fmt: skip
 
     def finish(self, lease: Lease, recorded: str = "a") -> str:
-        ended = of_memo(Memo(encode(1, where="value")))
-        result = encode("done", where="result")
-        return self.store.finish_run(lease, f"1:{recorded}" if recorded else "", ended, "completed", result=result)
+        result, step = encode("done", where="result"), f"1:{recorded}" if recorded else ""
+        return self.store.finish_run(lease, self.job(lease), step, LEFT, "completed", result=result)
 
     def use_wire(self, wire: type[Wire]) -> None:
         """From now on, for what the store sends."""

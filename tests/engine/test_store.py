@@ -20,6 +20,7 @@ Act = Callable[[Desk, Lease], str]
 # What the holder of step a's job may do, each as (does it need the memo of a, the act, its verdict).
 ACTS: dict[str, tuple[bool, Act, str]] = {
     "commit_step": (False, lambda desk, lease: desk.commit(lease), "recorded"),
+    "commit_step in place": (True, lambda desk, lease: desk.commit_next(lease), "recorded"),
     "place_job": (True, lambda desk, lease: desk.place(lease), "placed"),
     "chain_job": (True, lambda desk, lease: desk.push(lease), "queued"),
     "chain_job to a sleep": (True, lambda desk, lease: desk.sleep(lease), "scheduled"),
@@ -114,7 +115,7 @@ def test_a_connection_that_breaks_on_the_way_changes_nothing(desk: Desk, name: s
     desk.use_wire(faulty_wire(cut, at, when))
     assert act(desk, lease) == verdict
     assert desk.faults() == []
-    assert len(desk.history(lease.run, "recorded")) == (needs_memo or name == "commit_step")
+    assert len(desk.history(lease.run, "recorded")) == needs_memo + name.startswith("commit_step")
 
 
 @pytest.mark.parametrize("when", [BEFORE, AFTER])
@@ -125,9 +126,7 @@ def test_a_memo_on_a_connection_that_breaks_is_sent_again_before_the_run_goes_on
     """I9: the memo is posted, the next transition follows it."""
     lease = desk.at_step()
     desk.use_wire(faulty_wire(cut, at, when))
-    desk.store.commit_step(
-        lease, "1:a", b"v\x01", attempt=1, outcome="ok", seconds=None, label="a", lines=b""
-    )  # fmt: skip
+    desk.store.wire.post(desk.committing(lease))
     assert desk.place(lease) == "placed"
     assert desk.runs.outputs(lease.run) == {"a": 1}
     assert desk.faults() == []
@@ -217,9 +216,7 @@ def test_a_memo_whose_script_was_missing_is_sent_again_before_the_run_goes_on(de
     desk.store.client.script_flush()
     if known is not None:
         desk.store.client.script_load(Script(known).source)
-    desk.store.commit_step(
-        lease, "1:a", b"v\x01", attempt=1, outcome="ok", seconds=None, label="a", lines=b""
-    )  # fmt: skip
+    desk.store.wire.post(desk.committing(lease))
     assert desk.place(lease) == "placed"
     assert desk.runs.outputs(lease.run) == {"a": 1}
     assert desk.faults() == []
@@ -289,7 +286,7 @@ def test_a_full_redis_can_still_be_tidied(small_desk: Desk) -> None:
     assert small_desk.store.reap() == [(lost.job, "anna")]
     assert small_desk.store.fire_due()[0] == 1
     assert small_desk.store.cancel_run(lost.run, "full")[0] == "cancelled"
-    assert small_desk.store.renew_leases("anna", 1000, 60, [held.composite]) == (False, [held.composite])
+    assert small_desk.store.renew_leases("anna", 1000, 60, [held.name]) == (False, [held.name])
     assert small_desk.store.keep_house("anna", 3000)
     small_desk.store.client.config_set("maxmemory", 0)
     assert small_desk.faults() == []

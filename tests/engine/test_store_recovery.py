@@ -22,7 +22,7 @@ def queued(desk: Desk) -> str:
 
 def started(desk: Desk) -> str:
     lease = desk.at_step()
-    desk.store.show_job(lease)
+    desk.store.show_job(lease, lease.job)
     return lease.run
 
 
@@ -106,10 +106,10 @@ def test_a_dead_workers_job_goes_to_the_front_and_its_loss_uses_up_no_attempt(de
 def test_a_lease_that_is_renewed_is_not_reaped_and_one_that_is_lost_is_told(desk: Desk) -> None:
     """BEHAVIOURS 131, 132."""
     kept, lost = desk.at_step(event_id="kept", lease_ms=0), desk.at_step(event_id="lost", lease_ms=0)
-    desk.store.renew_leases("anna", 60_000, 60, [kept.composite])
+    desk.store.renew_leases("anna", 60_000, 60, [kept.name])
     assert desk.store.reap() == [(lost.job, "anna")]
-    _, told = desk.store.renew_leases("anna", 60_000, 60, [kept.composite, lost.composite])
-    assert told == [lost.composite]
+    _, told = desk.store.renew_leases("anna", 60_000, 60, [kept.name, lost.name])
+    assert told == [lost.name]
     assert desk.faults() == []
 
 

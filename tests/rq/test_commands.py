@@ -62,7 +62,7 @@ def test_the_stop_job_command_ends_the_body_and_cancels_the_run(shop: Shop) -> N
     """BEHAVIOURS 97, as far as a worker in a thread can be interrupted: at its next line."""
     worker = shop.flow_worker()
     run = shop.send("hold")
-    until(lambda: shop.diary() == ["hold"])
+    until(lambda: shop.get(run).step == "hold")
     send_stop_job_command(shop.client, f"{run}-hold", serializer=JSONSerializer)
     with pytest.raises(RunCancelled, match=f"job {run}-hold was stopped by a command"):
         shop.app.runs.result(run, 10)

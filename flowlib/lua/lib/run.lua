@@ -6,8 +6,8 @@ local function run_key(run) return P .. ':run:' .. run end
 
 -- Append to the history; past the limit the oldest entry goes and is counted, never silently. An entry is the msgpack
 -- of {time, kind, step, attempt, worker, detail}; `told` is all of it but the time, which the worker has packed.
-local function note_told(run, told)
-  local entry = '\150\203' .. struct.pack('>d', NOW) .. told
+local function note_told(run, told, at)
+  local entry = '\150\203' .. struct.pack('>d', at or NOW) .. told
   if redis.call('RPUSH', P .. ':history:' .. run, entry) > HISTORY_LIMIT then
     redis.call('LPOP', P .. ':history:' .. run)
     redis.call('HINCRBY', run_key(run), 'dropped', 1)
