@@ -1,8 +1,10 @@
-"""Which Redis a URL names, and a client for it: a server, a server behind TLS, or whichever the Sentinels call the master.
+"""Which Redis a URL names, and a client for it: a server, a server behind TLS, whichever the Sentinels call the master,
+or the node of a cluster that has the keys.
 
     redis://[user:password@]host[:port][/db]                  rediss:// the same over TLS
     unix://[user:password@]/path/to/redis.sock[?db=0]
     redis+sentinel://[user:password@]host[:port],…/MASTER[/db]   rediss+sentinel:// the same over TLS, Sentinels too
+    redis+cluster://[user:password@]host[:port],…             rediss+cluster:// the same over TLS
 
 Options follow in the query under redis-py's names: `?ssl_ca_certs=/etc/ssl/redis.pem&socket_timeout=10`. Sentinels that
 want a password of their own are told `sentinel_username` and `sentinel_password`.
@@ -25,22 +27,31 @@ from redis.exceptions import ConnectionError, ReadOnlyError, ResponseError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from .cluster import AGAIN, in_cluster
+from .keys import Keys
+
 TIMEOUT = 5.0  # seconds of silence after which a connection is given up
 _LEAST_TIMEOUT = 2.0  # workers wait in blocking commands of one second
 _SENTINEL_TIMEOUT = 1.0  # another Sentinel is asked then
 _SENTINEL_PORT = 26379
-_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
+_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 
 
-def connect(url: str, **options: Any) -> redis.Redis:
-    """A client with a pool of its own; what the URL says wins over `options`. Raises ValueError."""
+def connect(url: str, keys: Keys | None = None, **options: Any) -> redis.Redis:
+    """A client with a pool of its own; what the URL says wins over `options`. Raises ValueError.
+
+    Of a cluster it is the node that has these keys, by default those that the environment names. Raises ConfigError when
+    they are not all on one node.
+    """
     parts = urlsplit(url)
     if parts.scheme not in _SCHEMES:
         raise ValueError(f"it begins with none of {', '.join(f'{scheme}://' for scheme in _SCHEMES)}")
     options = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, **options}
     if parts.scheme != "unix":
         options["socket_keepalive"] = True
-    kwargs = {**options, **(_behind_sentinels(parts) if "sentinel" in parts.scheme else parse_url(url))}
+    if "cluster" in parts.scheme:
+        options.setdefault("retry", AGAIN)
+    kwargs = {**options, **_named_by(url, parts, keys or Keys())}
     if kwargs["socket_timeout"] < _LEAST_TIMEOUT:
         raise ValueError(f"its socket_timeout must be at least {_LEAST_TIMEOUT:g} seconds")
     pool = ConnectionPool(**kwargs)
@@ -49,6 +60,18 @@ def connect(url: str, **options: Any) -> redis.Redis:
     except (TypeError, redis.RedisError) as error:  # an option that does not exist, a value that it cannot have
         raise ValueError(str(error).replace("Connection.__init__() got an", "there is an")) from None
     return redis.Redis.from_pool(pool)
+
+
+def _named_by(url: str, parts: SplitResult, keys: Keys) -> dict[str, Any]:
+    """What a pool is made of, as parse_url returns it."""
+    named: dict[str, Any]
+    if "sentinel" in parts.scheme:
+        named = _behind_sentinels(parts)
+    elif "cluster" in parts.scheme:
+        named = in_cluster(url, keys)
+    else:
+        named = parse_url(url)
+    return named
 
 
 def shown(url: str) -> str:

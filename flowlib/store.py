@@ -50,7 +50,7 @@ class Store:
         self._give_up = give_up
         self._wire_class = wire
         try:
-            self.client = client or connect(url)
+            self.client = client or connect(url, self.keys)
         except ValueError as error:
             why = "" if "@" in url or "password" in url else f": {error}"  # it may quote a part of the password
             raise ServerError(f"{shown(url)!r} is no Redis URL{why}; e.g. redis://127.0.0.1:6379/0") from None

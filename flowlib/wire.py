@@ -24,6 +24,7 @@ from redis.exceptions import (
     AuthenticationError,
     ClusterDownError,
     ConnectionError,
+    MovedError,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
@@ -258,6 +259,11 @@ def explain(error: Exception, url: str) -> ServerError:
         )
     if isinstance(error, OutOfMemoryError):
         return ServerError(f"Redis at {where} is full and refuses new work: raise maxmemory; nothing was stored")
+    if isinstance(error, MovedError):
+        return ServerError(
+            f"Redis at {where} is a node of a cluster, and the keys are on {error.host}:{error.port}: "
+            f"redis+cluster:// in place of redis:// finds them, wherever they go"
+        )
     if isinstance(error, ResponseError):
         return ServerError(f"Redis at {where} says: {text}")
     return ServerError(f"no Redis at {where} ({text}): start one, or set FLOW_REDIS_URL or --redis-url")

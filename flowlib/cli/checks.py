@@ -11,6 +11,7 @@ from typing import Any, cast
 import redis
 
 from flowlib.address import connect
+from flowlib.cluster import MARK
 from flowlib.metrics import families
 from flowlib.metrics.reading import Reading
 from flowlib.store import Store
@@ -49,11 +50,13 @@ class Look:
 
     def __post_init__(self) -> None:
         client = self.store.client
-        self.info = {**client.info("server"), **client.info("memory"), **client.info("persistence")}
+        sections = ("server", "memory", "persistence", "cluster")
+        self.info = {name: value for section in sections for name, value in client.info(section).items()}
         seconds, micros = client.time()
         self.now = seconds + micros / 1e6
-        with connect(self.store.url, decode_responses=True, encoding_errors="backslashreplace") as reader:
-            self.values = dict(Reading(reader, self.store.keys).values)
+        url, keys = self.store.url, self.store.keys
+        with connect(url, keys, decode_responses=True, encoding_errors="backslashreplace") as reader:
+            self.values = dict(Reading(reader, keys).values)
 
 
 def run_checks(store: Store) -> Iterator[Check]:
@@ -69,7 +72,11 @@ Verdict = tuple[str, str] | tuple[str, str, str]
 
 
 def _version(look: Look) -> Verdict:
-    return OK, f"{'Valkey' if 'valkey_version' in look.info else 'Redis'} {look.version}"
+    says = f"{'Valkey' if 'valkey_version' in look.info else 'Redis'} {look.version}"
+    if look.info.get("cluster_enabled") and MARK not in look.store.url:
+        says = f"{says}, one node of a cluster: after a failover nobody would find its keys by this address"
+        return WARN, says, "redis+cluster:// in place of redis://"
+    return OK, says
 
 
 def _abilities(look: Look) -> Verdict:

@@ -38,6 +38,7 @@ class Collector:
         self._url, self._keys = store.url, store.keys
         self._client = connect(
             store.url,
+            store.keys,
             socket_timeout=TIMEOUT,
             socket_connect_timeout=TIMEOUT,
             retry=Retry(NoBackoff(), 1),  # for a connection that has died since the last scrape

@@ -30,8 +30,9 @@ LAYERS = """
     outcome
     store
     records
-    keys wire
+    wire
     address
+    keys cluster
     capture deadline
     step timeline
     journal
