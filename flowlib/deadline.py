@@ -11,6 +11,8 @@ import ctypes
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -32,9 +34,11 @@ class Deadline:
         self._on_main = self._thread == _MAIN_THREAD
         self._task: asyncio.Task[Any] | None = None
         self._open = False
+        self._guard = None if self._on_main else threading.Lock()  # who stops, and the body's end
         self._cancelled = False
         self._timer: threading.Timer | None = None
         self._before: tuple[Any, float, float] | None = None
+        self._due = 0.0
 
     def __enter__(self) -> Deadline:
         if self._in_loop:
@@ -49,6 +53,8 @@ class Deadline:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._guard is not None:
+            self._close(self._guard)
         self._open = False
         if self._timer is not None:
             self._timer.cancel()
@@ -64,17 +70,47 @@ class Deadline:
         except RuntimeError:
             self._task = None
 
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """The body of a coroutine runs on this thread for once, and it is here that it is stopped."""
+        if self._guard is None:
+            yield
+            return
+        with self._guard:
+            task, thread = self._task, self._thread
+            self._task, self._thread = None, threading.get_ident()
+            stopped = self.reason
+        try:
+            if stopped is not None:
+                raise BodyStopped(stopped)
+            yield
+        finally:
+            with self._guard:
+                if self.reason is not None:
+                    _raise_in(self._thread, None)
+                self._task, self._thread = task, thread
+
     def stop(self, reason: str) -> None:
         """End the body now, if it is still running."""
-        if not self._open:
+        if self._guard is None:
+            if self._open:
+                self.reason = self.reason or reason
+                signal.pthread_kill(self._thread, signal.SIGALRM)
             return
-        self.reason = self.reason or reason
-        if self._on_main:
-            signal.pthread_kill(self._thread, signal.SIGALRM)
-        elif self._task is not None:
-            self._task.get_loop().call_soon_threadsafe(self._cancel)
-        else:
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(BodyStopped))
+        with self._guard:
+            if not self._open:
+                return
+            self.reason = self.reason or reason
+            if self._task is not None:
+                self._task.get_loop().call_soon_threadsafe(self._cancel)
+            else:
+                _raise_in(self._thread, BodyStopped)
+
+    def _close(self, guard: threading.Lock) -> None:
+        with guard:
+            self._open = False
+            if self.reason is not None and self._task is None:
+                _raise_in(self._thread, None)  # it has not arrived, and would hit what comes next on this thread
 
     def _cancel(self) -> None:
         if self._open and self._task is not None:
@@ -90,8 +126,12 @@ class Deadline:
         if handler is not _on_alarm:  # a stock RQ worker has a handler and a timer of its own: put both back afterwards
             signal.signal(signal.SIGALRM, _on_alarm)
         if self.seconds is not None or handler is not _on_alarm:
+            self._due = time.monotonic() + (self.seconds or 0) - _EARLY
             left, _ = signal.setitimer(signal.ITIMER_REAL, self.seconds or 0)
             self._before = (handler, left, time.monotonic())
+
+    def _is_due(self) -> bool:
+        return self.seconds is not None and time.monotonic() >= self._due
 
     def _disarm(self) -> None:
         global _running
@@ -105,6 +145,13 @@ class Deadline:
                     signal.setitimer(signal.ITIMER_REAL, max(0.001, left - (time.monotonic() - at)))
 
 
+def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+    """At that thread's next line of Python. None takes back what has not been raised yet."""
+    what = None if error is None else ctypes.py_object(error)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), what)
+
+
+_EARLY = 0.001  # seconds by which an alarm may come before its time by another clock
 _MAIN_THREAD = threading.main_thread().ident
 _running: Deadline | None = None
 _installed = False
@@ -112,8 +159,8 @@ _installed = False
 
 def _on_alarm(_signum: int, _frame: FrameType | None) -> None:
     running = _running
-    if running is None or (running.seconds is None and running.reason is None):
-        return  # somebody else's alarm
+    if running is None or (running.reason is None and not running._is_due()):
+        return  # somebody else's alarm, or that of a body that has ended by now
     running.reason = running.reason or TIMEOUT
     task = running._task
     if task is None or asyncio.current_task(task.get_loop()) is task:  # it is on the processor, or blocks its loop

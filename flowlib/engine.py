@@ -7,12 +7,12 @@ reaches Redis is `held.py`'s. Knows nothing of queues, polling, signals or proce
 
 from __future__ import annotations
 
-import asyncio
+import inspect
 import logging
 import random
 import time
 from collections.abc import Callable, Coroutine
-from contextvars import copy_context
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NoReturn, TypeVar
@@ -25,6 +25,7 @@ from .errors import ConfigError, Interrupt, PayloadError, StepTimeout, WorkerLos
 from .function import Function
 from .held import HeldJob
 from .journal import ENTRY, SLEEP, Op, Place, id_of
+from .loop import Driver, OwnLoop
 from .model import UNSENT, Event, Memo
 from .records import Claim, Lease, text
 from .retry import NO_OPTIONS, Options, options_of, retry_delay
@@ -51,6 +52,7 @@ class Engine:
         may_stay: Callable[[float], bool] = lambda _: False,
         rng: random.Random | None = None,
         exec_prefix: str = "",
+        driver: Driver | None = None,
     ) -> None:
         self.store = store
         self.worker = worker
@@ -62,7 +64,7 @@ class Engine:
         self._token = f"{exec_prefix}{self.rng.getrandbits(64):016x}"
         self._executions = 0
         self.confirmed = 0.0  # when Redis last said that the lease stands
-        self._runner: asyncio.Runner | None = None
+        self.driver: Driver = driver or OwnLoop()
 
     def next_exec(self) -> str:
         self._executions += 1
@@ -90,22 +92,8 @@ class Engine:
         done, self._done = self._done, (0, 0, 0.0)
         return done
 
-    def drive(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end on this process's loop, and leave no task of it behind."""
-        if self._runner is None:
-            self._runner = asyncio.Runner()
-        try:
-            return self._runner.run(coroutine, context=copy_context())  # else it would be that of the first run
-        finally:
-            loop = self._runner.get_loop()
-            if left := asyncio.all_tasks(loop):
-                for task in left:
-                    task.cancel()
-                loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-
     def close(self) -> None:
-        if self._runner is not None:
-            self._runner.close()
+        self.driver.close()
 
 
 class Frame:
@@ -194,7 +182,7 @@ class Frame:
         try:
             if not self.in_loop:
                 return self._fn.body(event, Step(self))
-            return self._engine.drive(self._call_async(event))
+            return self._engine.driver.drive(self._call_async(event))
         finally:
             capture.finish(self.recorder)
 
@@ -284,7 +272,19 @@ class Frame:
                 self.deadline.attach()
             return await coroutine
 
-        return self._engine.drive(attached())
+        return self._engine.driver.drive(attached())
+
+    async def perform(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A body, from a coroutine. What may block must not hold up the coroutines of other runs."""
+        if inspect.iscoroutinefunction(fn):
+            return await fn(*args, **kwargs)
+
+        def body() -> Any:
+            with nullcontext() if self.deadline is None else self.deadline.here():
+                return fn(*args, **kwargs)
+
+        result = await self._engine.driver.apart(body)
+        return await result if inspect.isawaitable(result) else result
 
     def _go_to(self, op: Op, options: Options, due: Due | None) -> None:
         """On to the next step: here when its job may stay, else the function stops at this place."""

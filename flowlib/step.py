@@ -50,6 +50,7 @@ class Frame(Protocol):
         self, kind: str, step_id: str, target: Callable[..., Any] | None, options: Options, due: Due | None
     ) -> Call: ...
     def drive(self, coroutine: Coroutine[Any, Any, T]) -> T: ...
+    async def perform(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
     @property
     def attempt(self) -> int: ...
 
@@ -191,8 +192,7 @@ class AsyncStep(_Face):
             call = self._frame.begin(RUN, id, fn, self._options, None)
             if call.open:
                 with call.attempt():
-                    result = fn(*args, **kwargs)
-                    call.set(await result if inspect.isawaitable(result) else result)
+                    call.set(await self._frame.perform(fn, args, kwargs))
             return call.value()
 
     async def sleep(self, id: str, duration: timedelta | float) -> None:

@@ -5,12 +5,14 @@ Owns connections and what goes over them; decides nothing. Reading for people (l
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import secrets
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import msgpack
@@ -54,7 +56,7 @@ class Store:
         except ValueError as error:
             why = "" if "@" in url or "password" in url else f": {error}"  # it may quote a part of the password
             raise ServerError(f"{shown(url)!r} is no Redis URL{why}; e.g. redis://127.0.0.1:6379/0") from None
-        self._local = threading.local()
+        self._local: Any = threading.local()
         self._labels: dict[tuple[str, str, str], str] = {}
         self._head = PackedArgs(self.keys.leases, self.keys.prefix, self.keys.rq)
 
@@ -66,6 +68,12 @@ class Store:
                 self.client.connection_pool, patience=self._patience, give_up=self._give_up
             )
         return wire
+
+    def alone(self) -> Store:
+        """The same with one connection for all threads: for one run at a time, whose code speaks from several in turn."""
+        twin = copy.copy(self)
+        twin._local = SimpleNamespace()
+        return twin
 
     def close(self) -> None:
         self.wire.close()
@@ -141,9 +149,11 @@ class Store:
 
     # -- a job's life ------------------------------------------------------------------------------------------------
 
-    def claim_job(self, worker: str, exec: str, lease_ms: int, app: str, queues: Iterable[str]) -> Claim | str:
-        """A job, or why there is none: `idle`, `suspended` or `foreign`."""
-        reply = self._call("claim_job", worker, exec, lease_ms, app, *queues)
+    def claim_job(
+        self, worker: str, exec: str, lease_ms: int, app: str, queues: Iterable[str], alone: bool = True
+    ) -> Claim | str:
+        """A job, or why there is none: `idle`, `suspended` or `foreign`. `alone`: nothing else runs on this worker."""
+        reply = self._call("claim_job", worker, exec, lease_ms, app, int(alone), *queues)
         return reply.decode() if isinstance(reply, bytes) else read_claim(reply, worker, exec)
 
     def adopt_job(self, worker: str, exec: str, lease_ms: int, job: str, held: str = "") -> Claim | str:

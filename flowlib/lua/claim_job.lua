@@ -3,12 +3,13 @@
 -- claim_job: pop the first job that is due from the first queue that has one, and lease it: never in nobody's hands (I4).
 -- A job whose status is not `queued` was delivered twice; one that its run does not wait for is stale: both are dropped.
 -- KEYS   1 {P}:leases   and {R}:suspended {R}:queue:{q}, those of the libraries
--- ARGV   1 P  2 R  3 worker  4 execution id  5 lease ms  6 app  7.. queues in order
+-- ARGV   1 P  2 R  3 worker  4 execution id  5 lease ms  6 app  7 1: nothing else runs on this worker
+--        8.. queues in order
 -- reply  'suspended' | 'foreign' (only jobs of other apps, or none of ours, are there) | 'idle' | {job, queue, step, …} as take_job says
 if redis.call('EXISTS', R .. ':suspended') == 1 then return 'suspended' end
 local worker, exec, lease_ms, app = ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
 local foreign = false
-for q = 7, #ARGV do
+for q = 8, #ARGV do
   local list = R .. ':queue:' .. ARGV[q]
   local length = redis.call('LLEN', list)
   for _ = 1, math.min(length, 100) do
@@ -29,5 +30,5 @@ for q = 7, #ARGV do
     end
   end
 end
-redis.call('HSET', R .. ':worker:' .. worker, 'state', 'idle')
+if ARGV[7] == '1' then redis.call('HSET', R .. ':worker:' .. worker, 'state', 'idle') end
 return foreign and 'foreign' or 'idle'

@@ -1,8 +1,8 @@
 """`FlowWorker`: an RQ worker whose jobs are steps. To every RQ tool it is an ordinary worker.
 
-The main thread claims and runs; a beat thread renews the lease and obeys requests to stop; a dispatcher thread turns
-events into runs; a housekeeper thread takes its turn at timers and reaping. A signal only sets a flag: nothing is raised
-out of a handler but into a step's body, so no claimed job is ever dropped on the way.
+The main thread claims and runs, or watches over the threads that do; a beat thread renews leases and obeys requests to
+stop; a dispatcher thread turns events into runs; a housekeeper thread takes its turn at timers and reaping. A signal only
+sets a flag: nothing is raised out of a handler but into a step's body, so no claimed job is ever dropped on the way.
 """
 
 from __future__ import annotations
@@ -26,14 +26,17 @@ from rq.worker import BaseWorker, WorkerStatus
 from flowlib import capture, deadline
 from flowlib.app import App
 from flowlib.dispatch import Dispatcher, check_functions
-from flowlib.engine import CANCELLED, DRAINED, LOST, Engine, Frame, now
+from flowlib.engine import CANCELLED, DRAINED
 from flowlib.function import DEFAULT_QUEUE
 from flowlib.job import load
+from flowlib.loop import SharedLoop
 from flowlib.records import Claim
 from flowlib.store import Store
 from flowlib.wire import FOREVER, explain
 
 from .housekeeping import Housekeeper
+from .news import News
+from .slot import Slot, renew
 from .waiter import Waiter
 
 log = logging.getLogger("flowlib.worker")
@@ -64,6 +67,7 @@ class FlowWorker(BaseWorker):
         lease_ms: int = LEASE_MS,
         budget: float = BUDGET,
         grace: float = GRACE,
+        threads: int = 1,
         reconcile_every: float = 15.0,
         **kwargs: Any,
     ) -> None:
@@ -82,7 +86,8 @@ class FlowWorker(BaseWorker):
         self.lease_ms, self.budget, self.grace = lease_ms, budget, grace
         self.worker_ttl = max(60, 6 * lease_ms // 1000)
         self._reconcile_every = reconcile_every
-        self._seen = self._shown = ""  # jobs: the one at the last beat, the last that RQ's registries list
+        self.threads = threads
+        self.slots: list[Slot] = []
         self._gone = False  # a second signal: do not even wait for Redis any more
         self._drain_by = FOREVER
         self._owns_process = False
@@ -95,44 +100,76 @@ class FlowWorker(BaseWorker):
     def work(self, burst: bool = False, *_: Any, max_jobs: int | None = None, **_rest: Any) -> bool:
         """Claim and run jobs until told to stop; with `burst`, until nothing is queued. Tells whether anything was run."""
         self._start(burst)
-        done = 0
         try:
-            while not self._stopping and (max_jobs is None or done < max_jobs):
-                if burst:
-                    self.dispatcher.dispatch(self.dispatcher.fresh())
-                found = self._claim()
-                if isinstance(found, Claim):
-                    self._run(found)
-                    done += 1
-                elif burst:
-                    break
-                else:
-                    self._wait(found)
+            if self.threads == 1:
+                self._serve(self.slots[0], burst, max_jobs)
+            else:
+                self._serve_many(burst, max_jobs)
         finally:
             self._finish()
-        return done > 0
+        return self._jobs > 0
 
-    def _claim(self) -> Claim | str:
+    def _serve(self, slot: Slot, burst: bool, max_jobs: int | None) -> None:
+        while not self._stopping and (max_jobs is None or self._jobs < max_jobs):
+            if burst:
+                self.dispatcher.dispatch(self.dispatcher.fresh())
+            found = self._claim(slot)
+            if isinstance(found, Claim):
+                self._news.found()
+                slot.play(found)
+            elif burst:
+                break
+            else:
+                self._wait(found)
+
+    def _serve_many(self, burst: bool, max_jobs: int | None) -> None:
+        """One thread for each slot; this one watches the queues, and hears signals."""
+        broken: list[BaseException] = []
+
+        def serve(slot: Slot) -> None:
+            try:
+                self._serve(slot, burst, max_jobs)
+            except BaseException as error:
+                broken.append(error)
+            finally:
+                if not burst:
+                    self._stopping = True
+                    self._news.end()
+
+        threads = [
+            threading.Thread(target=serve, args=[slot], name=f"flow-slot-{n}") for n, slot in enumerate(self.slots)
+        ]
+        for thread in threads:
+            thread.daemon = True
+            thread.start()
+        while not self._stopping and not burst:
+            if self._news.until_idle():
+                self._watch("idle")
+                self._news.tell()
+        self._news.end()
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(0.5)  # signals are heard in between
+        if broken:
+            raise broken[0]
+
+    def _claim(self, slot: Slot) -> Claim | str:
         try:
-            return self.store.claim_job(
-                self.name, self.engine.next_exec(), self.lease_ms, self.app.name, self.queue_names()
-            )
+            return slot.claim(self.queue_names(), alone=all(other.frame is None for other in self.slots))
         except redis.RedisError:
             if not self._stopping:
                 raise
             return "idle"
 
-    def _run(self, claim: Claim) -> None:
-        function = self.app.functions.get(claim.lease.function) if claim.lease.app == self.app.name else None
-        if function is None:
-            what = f"{claim.lease.app}/{claim.lease.function}"
-            log.warning("run %s is of %s, which this worker does not know: handed back", claim.lease.run, what)
-            self.store.release_job(claim.lease, f"unknown function {what}", delay_ms=1000)
-            return
-        log.info("run %s: %s claimed", claim.lease.run, claim.step or "start")
-        self.engine.play(function, claim)
-
     def _wait(self, found: str) -> None:
+        if self.threads == 1:
+            self._watch(found)
+            return
+        if found != "idle":
+            time.sleep(0.5)
+        self._news.wait()
+
+    def _watch(self, found: str) -> None:
         try:
             if found == "idle":
                 self._waiter.wait(5.0)
@@ -142,10 +179,17 @@ class FlowWorker(BaseWorker):
             log.warning("waiting for work: %s", error)
             self._waiter.pause(0.5)
 
+    @property
+    def _jobs(self) -> int:
+        return sum(slot.jobs for slot in self.slots)
+
+    @property
+    def _idle(self) -> bool:
+        return all(slot.frame is None for slot in self.slots)
+
     def _may_give_up(self) -> bool:
         """Whether to stop waiting for Redis: on the way out, once nothing is held or the time to drain is over."""
-        holding = self.engine.frame is not None
-        return self._gone or (self._stopping and (not holding or time.monotonic() > self._drain_by))
+        return self._gone or (self._stopping and (self._idle or time.monotonic() > self._drain_by))
 
     def _may_stay(self, since: float) -> bool:
         return not self._stopping and time.monotonic() - since < self.budget
@@ -153,7 +197,15 @@ class FlowWorker(BaseWorker):
     # -- birth and death ---------------------------------------------------------------------------------------------
 
     def _start(self, burst: bool) -> None:
-        self.engine = Engine(self.store, self.name, lease_ms=self.lease_ms, may_stay=self._may_stay)
+        self._news = News()
+        self._loop = SharedLoop()
+        self.slots = [
+            Slot(
+                self.store, self._hasty, self.name, self.app, lease_ms=self.lease_ms, may_stay=self._may_stay,
+                driver=None if self.threads == 1 else self._loop.driver(),
+            )
+            for _ in range(self.threads)
+        ]  # fmt: skip
         self.dispatcher = Dispatcher(
             self.app.name, self.app.functions, self.app.location, self.store, self.name, self.lease_ms
         )
@@ -200,12 +252,15 @@ class FlowWorker(BaseWorker):
     def _finish(self) -> None:
         self._stopping = True
         self._gone = True
+        self._news.end()
         self._cold.cancel()
         self.dispatcher.wake()
         for thread in self._threads:
             thread.join(timeout=2.0)
         self._waiter.close()
-        self.engine.close()
+        for slot in self.slots:
+            slot.close()
+        self._loop.close()
         try:
             self.housekeeper.resign()
             self._rq.unsubscribe()
@@ -233,7 +288,7 @@ class FlowWorker(BaseWorker):
                 self._cold.start()
             self._drain_by = 0.0
             self._gone = True
-            self._stop_body(self.engine.frame, DRAINED)
+            self._stop_bodies()
         else:
             self._drain_by = time.monotonic() + self.grace
             self._stopping = True
@@ -259,52 +314,25 @@ class FlowWorker(BaseWorker):
                 if time.monotonic() - renewed >= self.lease_ms / 3000:
                     renewed = time.monotonic()
                     self._renew()
-                self._publish()
+                for slot in self.slots:
+                    slot.publish()
             except redis.RedisError as error:
                 log.debug("heartbeat: %s", error)
             except Exception:
                 log.exception("heartbeat")
             if time.monotonic() > self._drain_by:
-                self._stop_body(self.engine.frame, DRAINED)
+                self._stop_bodies()
             time.sleep(min(BEAT, self.lease_ms / 3000))
 
     def _renew(self) -> None:
-        frame = self.engine.frame
-        body = frame.deadline if frame is not None else None  # now: afterwards it may be that of the next step
-        held = [frame.lease.name] if frame is not None else []
-        done = self.engine.take_done()
-        asked = now()
-        registered, lost = self.store.renew_leases(self.name, self.lease_ms, self.worker_ttl, held, done)
-        if not lost:
-            self.engine.confirmed = max(asked, self.engine.confirmed)
-        if not registered:
+        if not renew(
+            self.slots, lambda *told: self.store.renew_leases(self.name, self.lease_ms, self.worker_ttl, *told)
+        ):
             self._rq.register_birth()
-        if lost and body is not None:
-            body.stop(LOST)  # a body that has ended by now does not hear it
 
-    def _publish(self) -> None:
-        """What should be seen of a step while it runs: its log lines, and its place in RQ's registries."""
-        frame = self.engine.frame
-        if frame is None:
-            return
-        lease, job = frame.lease, frame.job.id
-        if job == self._seen and job != self._shown and frame.deadline is not None:
-            self._shown = job
-            frame.job.place(self._hasty)
-            self._hasty.show_job(lease, job)
-        self._seen = job
-        if lines := frame.recorder.take():
-            try:
-                self._hasty.add_lines(lease, capture.pack_lines(lines))
-            except redis.RedisError:
-                frame.recorder.put_back(lines)
-                raise
-
-    def _stop_body(self, frame: Frame | None, reason: str) -> None:
-        """End the body that runs in this frame, unless the worker has gone on to another run meanwhile."""
-        body = frame.deadline if frame is not None and frame is self.engine.frame else None
-        if body is not None:
-            body.stop(reason)
+    def _stop_bodies(self) -> None:
+        for slot in self.slots:
+            slot.stop(DRAINED)
 
     # -- RQ's commands -----------------------------------------------------------------------------------------------
 
@@ -315,13 +343,17 @@ class FlowWorker(BaseWorker):
             case "shutdown":
                 self.stop()
             case "stop-job" | "stop-execution":
-                frame = self.engine.frame
-                job = frame.job.id if frame is not None else ""
-                if frame is not None and job == payload.get("job_id"):
-                    self.store.cancel_run(frame.run_id, f"job {job} was stopped by a command")
-                    self._stop_body(frame, CANCELLED)
+                for slot in self.slots:
+                    self._cancel(slot, payload.get("job_id"))
             case other:
                 log.info("command %r is not for this kind of worker", other)
+
+    def _cancel(self, slot: Slot, job: Any) -> None:
+        """Cancel the run that is at this job, unless it has gone on meanwhile."""
+        frame = slot.frame
+        if frame is not None and frame.job.id == job:
+            self.store.cancel_run(frame.run_id, f"job {job} was stopped by a command")
+            slot.stop(CANCELLED, frame)
 
     def unsubscribe(self) -> None:
         """The base class tells its thread to stop after it has unsubscribed: often too late, and it waits for a second."""

@@ -66,7 +66,7 @@ def test_the_stop_job_command_ends_the_body_and_cancels_the_run(shop: Shop) -> N
     send_stop_job_command(shop.client, f"{run}-hold", serializer=JSONSerializer)
     with pytest.raises(RunCancelled, match=f"job {run}-hold was stopped by a command"):
         shop.app.runs.result(run, 10)
-    until(lambda: worker.engine.frame is None)
+    until(lambda: worker.slots[0].frame is None)
     assert shop.job(run, "hold").get_status() == JobStatus.CANCELED
     assert shop.diary() == ["hold"]
     assert shop.app.runs.result(shop.send("order", amount=1), 10) == 2
