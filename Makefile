@@ -24,15 +24,17 @@ check: setup  ## style and types
 test: check  ## style, types, and the tests
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-bench: setup  ## steps per second, beside RQ's own workers
-	$(BIN)/python -m tests.benchmarks
+bench: setup $(VENV)/.ready-bench  ## figures of all kinds, beside other systems; ARGS=--quick, ARGS='--only growth' ...
+	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 chaos: setup  ## servers and workers killed at random, for long
 	$(BIN)/pytest -m chaos --timeout 3600
 
-lock: setup  ## requirements-dev.txt from pyproject.toml; ARGS=--upgrade for newer versions
-	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --extra demo --extra test --universal \
-		--python-version 3.11 --custom-compile-command "make lock" --output-file requirements-dev.txt $(ARGS)
+LOCK := $(BIN)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --custom-compile-command "make lock"
+
+lock: setup  ## both requirements.txt from pyproject.toml; ARGS=--upgrade for newer versions
+	$(LOCK) --extra dev --extra demo --extra test --output-file requirements-dev.txt $(ARGS)
+	$(LOCK) --extra bench --output-file tests/benchmarks/requirements.txt $(ARGS)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -50,3 +52,9 @@ $(VENV)/.ready-demo: pyproject.toml requirements-dev.txt | $(VENV)/bin/python
 	@echo "Installing what the demo needs into $(VENV) ..."
 	@$(PIP) --constraint requirements-dev.txt --editable '.[dev,demo]'
 	@touch $@
+
+# Without these, or some of them, the benchmark measures what is there and names what is not.
+$(VENV)/.ready-bench: tests/benchmarks/requirements.txt | $(VENV)/bin/python
+	@echo "Installing what the benchmark compares with into $(VENV)/peers ..."
+	@$(BIN)/python -m venv $(VENV)/peers && $(VENV)/peers/bin/python -m pip --disable-pip-version-check install --quiet \
+		--requirement tests/benchmarks/requirements.txt && touch $@ || echo "... which did not work: going on without"

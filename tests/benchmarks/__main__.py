@@ -1,6 +1,6 @@
-"""flowlib beside RQ's own workers, on the same machine in the same minutes. It measures; it never judges.
+"""flowlib beside its peers, on the same machine in the same minutes. It measures and says; it asserts nothing.
 
-`profile` shows instead where flowlib's time goes: in the worker's Python, and in the server.
+`profile` shows instead where flowlib's time goes; `show FILE` prints a stored result, `chart FILE` draws it.
 """
 
 from __future__ import annotations
@@ -15,41 +15,32 @@ from pathlib import Path
 from rich.console import Console
 
 from tests.benchmarks import report
-from tests.benchmarks.measure import Figures, WorkerEnded, measure
-from tests.benchmarks.peers import PEERS, Peer
+from tests.benchmarks.bench import Broken
+from tests.benchmarks.chart import draw
+from tests.benchmarks.parts import PARTS, Part
 from tests.benchmarks.profiling import profile
+from tests.benchmarks.results import Results, machine
+from tests.benchmarks.roster import FLOWLIB, SYSTEMS, System, missing
 
-QUICK = 50  # runs
-SINGLES = 50  # runs one after the other, for the latency
-TIME_LIMIT = 170.0  # seconds; unless --repeat says how many, no round is begun that would not fit
+QUICK = 0.08  # of all counts, in one round
+PROFILED_RUNS = 200
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["compare", "profile"], default="compare")
-    parser.add_argument("--quick", action="store_true", help="one round of 50 runs, to see that it works")
-    parser.add_argument("--runs", type=_count, metavar="N", help="runs sent up front (default 500; profile: 200)")
-    parser.add_argument(
-        "--repeat", type=_count, metavar="N", help="rounds; every system has its turn in each (default 3)"
-    )
-    parser.add_argument("--only", action="append", choices=[peer.name for peer in PEERS], help="may be given again")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there too")
-    options = parser.parse_args()
+    options = _parser().parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 128)
     try:
-        if options.what == "profile":
-            profile(console, options.runs or (QUICK if options.quick else 200))
-        else:
-            peers = [peer for peer in PEERS if peer.name in (options.only or [peer.name])]
-            runs = options.runs or (QUICK if options.quick else 500)
-            limit = TIME_LIMIT if options.repeat is None else float("inf")
-            about = report.machine()
-            console.print(", ".join(f"{name} {value}" for name, value in about.items()))
-            rounds = compare(console, peers, runs, options.repeat or (1 if options.quick else 3), limit)
-            if options.json is not None:
-                report.write_json(options.json, about, rounds)
-    except WorkerEnded as error:
+        match options.what:
+            case "profile":
+                profile(console, options.runs)
+            case "show":
+                report.show(console, Results.read(options.file))
+            case "chart":
+                print(draw(options.file))
+            case _:
+                _run(console, options)
+    except Broken as error:
         console.print(str(error), markup=False)
         return 1
     except KeyboardInterrupt:
@@ -57,27 +48,69 @@ def main() -> int:
     return 0
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1")
-    return int(text)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=["run", "profile", "show", "chart"], default="run")
+    parser.add_argument("file", nargs="?", type=Path, help="a stored result, for show and chart")
+    parser.add_argument("--quick", action="store_true", help="one round of everything in small, to see that it works")
+    parser.add_argument("--scale", type=float, default=1.0, metavar="X", help="X times all counts (default 1)")
+    parser.add_argument("--repeat", type=int, metavar="N", help="rounds; every system has its turn in each")
+    parser.add_argument(
+        "--only", action="append", choices=[part.name for part in PARTS], help="a part; may be given again"
+    )
+    parser.add_argument(
+        "--system", action="append", choices=[s.name for s in SYSTEMS], metavar="NAME",
+        help=f"may be given again; {', '.join(s.name for s in SYSTEMS)}",
+    )  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="FILE", help="store every figure there")
+    parser.add_argument("--runs", type=int, default=PROFILED_RUNS, metavar="N", help="for profile")
+    return parser
 
 
-def compare(console: Console, peers: Sequence[Peer], runs: int, repeat: int, limit: float) -> dict[str, list[Figures]]:
-    rounds: dict[str, list[Figures]] = {peer.name: [] for peer in peers}
-    began = time.monotonic()
-    for number in range(repeat):
-        spent = time.monotonic() - began
-        if number and spent * (number + 1) / number > limit:
-            console.print(f"{repeat - number} of {repeat} rounds are left out: {spent:.0f} s are over")
-            break
-        for peer in peers:
-            singles = 10 if runs <= QUICK else SINGLES if peer.share == 1 else 20
-            figures = measure(peer, max(4, round(runs * peer.share)), singles)
-            rounds[peer.name].append(figures)
-            console.print(f"round {number + 1} of {repeat}, {peer.name}: {figures.steps:,.0f} steps/s")
-    report.show(console, rounds, peers)
-    return rounds
+def _run(console: Console, options: argparse.Namespace) -> None:
+    scale = QUICK if options.quick else options.scale
+    said = {"rounds": options.repeat or (1 if options.quick else "default"), "scale": scale}
+    results = Results(machine(), said)
+    console.print(report.describe(results))
+    systems = [system for system in SYSTEMS if system.name in (options.system or [system.name])]
+    for system in systems:
+        if why := missing(system):
+            results.skipped[system.name] = why
+            console.print(f"{system.name} is left out: {why}", markup=False)
+    chosen = [part for part in PARTS if part.name in (options.only or [part.name])]
+    most = options.repeat or (1 if options.quick else max(part.rounds for part in PARTS))
+    for turn in range(most):
+        for part in chosen:
+            if turn < (options.repeat or part.rounds):
+                _measure(console, results, part, [s for s in part.systems if s in systems], scale, turn)
+        if options.json is not None:
+            results.write(options.json)
+    report.show(console, results)
+
+
+def _measure(
+    console: Console, results: Results, part: Part, systems: Sequence[System], scale: float, turn: int
+) -> None:
+    """One round of one part. A peer that fails is left out from then on; if flowlib does, that is an error."""
+    for system in systems:
+        if system.name in results.skipped:
+            continue
+        began = time.monotonic()
+        try:
+            found = part.measure(system, scale)
+        except (Broken, OSError) as error:
+            if system.package == FLOWLIB.package:
+                raise
+            results.skipped[system.name] = str(error)
+            console.print(f"{system.name} is left out: {error}", markup=False)
+            continue
+        results.add(part.name, system.name, found)
+        first = next(iter(part.tables[0].columns))
+        console.print(
+            f"round {turn + 1}, {part.name}, {system.name}: {first.heading.replace(chr(10), ' ')} "
+            f"{report.number(found[first.figure])} ({time.monotonic() - began:.0f} s)",
+            markup=False,
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""The workload of every peer: ten steps that read the last one's dict, leave a time mark, and return about 100 bytes.
+"""The workload of every system: ten steps that read the last one's dict, leave a time mark, and return about 100 bytes.
 
-Both ends of the marks' file: `advance` writes it in the worker's process, `Marks` reads it in the benchmark's. Knows no peer.
+Both ends of the marks' file: `advance` writes it in the worker's process, `Marks` reads it in the benchmark's. Knows no
+system, and imports nothing that is not Python's own: it runs under the interpreters of all of them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 STEPS = 10
 MARKS_VARIABLE = "BENCH_MARKS"
+URL_VARIABLE = "BENCH_URL"  # of the server that the system keeps its work in
 
 _MARK = struct.Struct("=dII")  # 16 bytes: when (the system-wide monotonic clock), run, step
 
@@ -28,6 +30,10 @@ def advance(previous: dict[str, Any]) -> dict[str, Any]:
     run, step = previous["run"], previous["step"] + 1
     os.write(_marks_file(), _MARK.pack(time.monotonic(), run, step))
     return {"run": run, "step": step, "text": previous["text"]}
+
+
+def url() -> str:
+    return os.environ[URL_VARIABLE]
 
 
 @cache

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from flowlib.worker import FlowWorker
-from tests.benchmarks.flow_chain import app
+from tests.benchmarks.systems.flow_chain import app
 
 
 class ProfiledWorker(FlowWorker):

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from flowlib.wire import script
+from tests.benchmarks.bench import bench, rate
 from tests.benchmarks.chain import STEPS
-from tests.benchmarks.measure import Bench, bench, drain
-from tests.benchmarks.peers import Flowlib
 from tests.benchmarks.report import new_table
+from tests.benchmarks.roster import FLOWLIB
 
 # The slow log names the script. It would also take in each command that a script calls, and slow the script by a fifth, so
 # it begins above those.
@@ -33,11 +33,11 @@ def profile(console: Console, runs: int) -> None:
 
 
 def _profile_server(console: Console, runs: int) -> None:
-    with bench(LOG_SCRIPTS) as at:
-        peer = _filled(at, runs)
+    with bench(FLOWLIB, LOG_SCRIPTS) as at:
+        at.submit_together(range(runs))
         at.client.config_resetstat()
         at.client.slowlog_reset()
-        steps = drain(at, peer.worker_command(), runs)
+        steps = at.drain(runs, STEPS)
         commands = _commands(at.client)
         scripts = _scripts(at.client, commands)
     console.print(f"{runs} runs of {STEPS} steps, not profiled: {steps:,.0f} steps/s, {1e6 / steps:,.0f} µs per step")
@@ -47,21 +47,16 @@ def _profile_server(console: Console, runs: int) -> None:
 
 
 def _profile_worker(console: Console, runs: int) -> None:
-    with bench() as at:
-        _filled(at, runs)
-        file = at.marks.path.with_name("profile")
-        steps = drain(at, [sys.executable, "-m", "tests.benchmarks.profiled_worker", str(file)], runs)
+    with bench(FLOWLIB) as at:
+        at.submit_together(range(runs))
+        file = at.folder / "profile"
+        with at.processes(1, [sys.executable, "-m", "tests.benchmarks.profiled_worker", str(file)]) as workers:
+            at.wait_for_marks(workers, runs * STEPS)
+        steps = rate([mark.at for mark in at.marks.read()])
         told = io.StringIO()
         pstats.Stats(str(file), stream=told).strip_dirs().sort_stats("tottime").print_stats(25)
     console.print(f"One worker's main thread under cProfile, {runs * STEPS} steps at {steps:,.0f} a second:")
     console.print(told.getvalue().partition("\n\n")[2].strip(), markup=False)
-
-
-def _filled(at: Bench, runs: int) -> Flowlib:
-    peer = Flowlib()
-    peer.prepare(at.server.url)
-    peer.submit_together(range(runs))
-    return peer
 
 
 def _commands(client: redis.Redis) -> list[Row]:

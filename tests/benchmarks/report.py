@@ -1,94 +1,99 @@
-"""Shows what was measured: tables for people, one JSON document for programs. Measures and judges nothing."""
+"""Shows what was measured as tables, for people. Measures nothing, and judges nothing but by the aims."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Sequence
 from statistics import median
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from flowlib.server import Server
-from tests.benchmarks.measure import SHORT_LIVED, Figures
-from tests.benchmarks.peers import BASELINE, Peer
-
-Rounds = Mapping[str, Sequence[Figures]]
-
-SPEED_NOTE = f"""\
-Runs: so many sent up front and drained; and so many alone on an idle worker, each timed from the call that sends it
-to the body of step 10. Ratios: to {BASELINE} in the same round.
-"""
-COSTS_NOTE = """\
-Commands: also those that scripts call. CPU: of the whole server process, its sockets and AOF included.
-Sent: events for flowlib, which its worker turns into runs within the drain; jobs for RQ.
-"""
+from tests.benchmarks import parts
+from tests.benchmarks.aims import judged
+from tests.benchmarks.parts import MORE, PARTS, Part
+from tests.benchmarks.results import Results
+from tests.benchmarks.roster import FLOWLIB, SYSTEMS
 
 
-def machine() -> dict[str, str | int | float]:
-    with Server.start() as server, server.client() as client:
-        info = client.info("server")
-    name = "Valkey" if "valkey_version" in info else "Redis"
-    return {
-        "cores": os.cpu_count() or 0,
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "server": f"{name} {info.get('valkey_version') or info['redis_version']}",
-        "rq": version("rq"),
-        "redis-py": version("redis"),
-        "load": round(os.getloadavg()[0], 2),
-    }
+def show(console: Console, results: Results) -> None:
+    console.print(f"\n{describe(results)}\nEach figure: the median of the rounds (the least..the most of them).")
+    for part in PARTS:
+        for table in part.tables if part.name in results.figures else ():
+            console.print(f"\n[bold]{table.title}[/bold]")
+            console.print(_tall(results, part, table) if part.systems == (FLOWLIB,) else _wide(results, part, table))
+            console.print(table.note)
+    _show_lacks(console, results)
+    _show_aims(console, results)
+    _show_troubles(console, results)
 
 
-def show(console: Console, rounds: Rounds, peers: Sequence[Peer]) -> None:
-    console.print(
-        "\nChain of ten no-op steps, one worker process: median (least..most) of the rounds", _speed(rounds), SPEED_NOTE
-    )
-    console.print("What it takes of Redis, and how fast work is handed in: medians", _costs(rounds), COSTS_NOTE)
-    console.print("What each figure does not pay for:")
-    for peer in peers:
-        console.print(f"  {peer.name}: {peer.lacks}")
-    for name, figures in rounds.items():
-        if again := sum(f.again for f in figures):
-            console.print(f"  {name}: {again} bodies were run twice")
-    loops = [f.loop_ms for figures in rounds.values() for f in figures]
-    console.print(f"A fixed Python loop took {min(loops):.1f} to {max(loops):.1f} ms meanwhile: read ratios above all.")
+def describe(results: Results) -> str:
+    """The machine, in one paragraph."""
+    packages = results.machine.get("packages", {})
+    rest = {name: value for name, value in results.machine.items() if name != "packages"}
+    return "\n".join([
+        ", ".join(f"{name} {value}" for name, value in (rest | results.options).items()),
+        ", ".join(f"{name} {value}" for name, value in packages.items()),
+    ])  # fmt: skip
 
 
-def _speed(rounds: Rounds) -> Table:
-    headings = ("runs, alone", "steps/s", "ratio", "one run: p50 ms", "ratio", "p99 ms", "ratio")
-    table = new_table("", *headings)
-    base = rounds.get(BASELINE, [])
-    for name, figures in rounds.items():
-        cells = [f"{figures[0].runs}, {figures[0].singles}"]
-        for of in (lambda f: f.steps, lambda f: f.p50_ms, lambda f: f.p99_ms):
-            cells += [spread(list(map(of, figures))), _ratio(figures, base, of)]
-        table.add_row(name, *cells)
-    return table
+def _wide(results: Results, part: Part, table: parts.Table) -> Table:
+    """A row for each system; beside a figure that can be better or worse, how many times as good flowlib is."""
+    headings = [""]
+    for column in table.columns:
+        headings += [column.heading, "flowlib is\nbetter by"] if column.better else [column.heading]
+    made = new_table(*headings)
+    for system in results.figures[part.name]:
+        cells = [system]
+        for column in table.columns:
+            values = results.values(part.name, system, column.figure)
+            cells.append(spread(values) if values else "-")
+            if column.better:
+                times = results.advantage(part.name, column.figure, system, column.better)
+                cells.append("" if times is None or system == FLOWLIB.name else f"× {number(times)}")
+        if any(cell not in ("-", "") for cell in cells[1:]):
+            made.add_row(*cells)
+    return made
 
 
-COSTS: dict[str, Callable[[Figures], float]] = {
-    "Redis commands\nper step": lambda f: f.commands,
-    "round trips\nper step": lambda f: f.round_trips,
-    "server's CPU\nµs per step": lambda f: f.server_us,
-    "bytes per run\nat the end": lambda f: f.bytes,
-    f"after\n{SHORT_LIVED} s": lambda f: f.bytes_kept,
-    "sent per second\none by one": lambda f: f.submit,
-    "in one call": lambda f: f.submit_together,
-}
+def _tall(results: Results, part: Part, table: parts.Table) -> Table:
+    made = new_table("", FLOWLIB.name)
+    for column in table.columns:
+        if values := results.values(part.name, FLOWLIB.name, column.figure):
+            made.add_row(column.heading, spread(values))
+    return made
 
 
-def _costs(rounds: Rounds) -> Table:
-    table = new_table("", *COSTS)
-    for name, figures in rounds.items():
-        table.add_row(name, *(_number(median(map(of, figures))) for of in COSTS.values()))
-    return table
+def _show_lacks(console: Console, results: Results) -> None:
+    console.print("\n[bold]What each figure does not pay for[/bold]")
+    measured = {system for by_system in results.figures.values() for system in by_system}
+    for system in SYSTEMS:
+        if system.name in measured:
+            console.print(f"  {system.name}: {system.lacks}")
+        elif system.name in results.skipped:
+            console.print(f"  {system.name}: not measured: {results.skipped[system.name]}", markup=False)
+
+
+def _show_aims(console: Console, results: Results) -> None:
+    table = new_table("aim", "", "reached", "")
+    for aim, value in judged(results):
+        bound = f"{'≥' if aim.better == MORE else '≤'} {aim.bound:,g}"
+        table.add_row(aim.what, bound, number(value), "" if aim.reached(value) else "not here")
+    if table.row_count:
+        console.print("\n[bold]Aims[/bold], of a machine of two quiet cores", table)
+
+
+def _show_troubles(console: Console, results: Results) -> None:
+    loops = []
+    for system, figures in results.figures.get("steps", {}).items():
+        loops += figures.get("loop_ms", [])
+        if again := sum(figures.get("again", [])):
+            console.print(f"{system}: {again:.0f} bodies were run twice")
+    if loops:
+        console.print(
+            f"A fixed Python loop took {min(loops):.1f} to {max(loops):.1f} ms meanwhile: read ratios above all."
+        )
 
 
 def new_table(*headings: str) -> Table:
@@ -99,21 +104,12 @@ def new_table(*headings: str) -> Table:
     return table
 
 
-def _ratio(figures: Sequence[Figures], base: Sequence[Figures], of: Callable[[Figures], float]) -> str:
-    ratios = [of(f) / of(b) for f, b in zip(figures, base, strict=False)]
-    return f"× {_number(median(ratios))}" if ratios else ""
-
-
 def spread(values: Sequence[float]) -> str:
-    middle = _number(median(values))
-    return middle if len(values) == 1 else f"{middle} ({_number(min(values))}..{_number(max(values))})"
+    middle = number(median(values))
+    return middle if len(values) == 1 else f"{middle} ({number(min(values))}..{number(max(values))})"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Three digits that mean something."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def write_json(path: Path, about: Mapping[str, object], rounds: Rounds) -> None:
-    figures = {name: [asdict(f) for f in figures] for name, figures in rounds.items()}
-    path.write_text(json.dumps({"machine": about, "rounds": figures}, indent=2) + "\n")
+    size = abs(value)
+    return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from uuid import uuid4
+from xml.etree import ElementTree
 
 import pytest
 
-from tests.benchmarks.measure import ROOT, percentile, rate
+from tests.benchmarks.bench import ROOT, percentile, rate
+from tests.benchmarks.chart import svg
+from tests.benchmarks.parts import LESS, MORE, PARTS
 from tests.benchmarks.report import spread
+from tests.benchmarks.results import Results
+from tests.benchmarks.roster import SYSTEMS, System, missing
+
+RATES = {"flowlib": [900.0, 1000.0, 1400.0], "huey": [300.0, 500.0, 700.0]}
+
+
+@pytest.fixture
+def results() -> Results:
+    made = Results({"cores": 2}, {"scale": 1.0}, at="2026-11-22T21:00+00:00")
+    for number in range(3):
+        for system, rates in RATES.items():
+            made.add("steps", system, {"steps_1": rates[number], "steps_2": 2 * rates[number]})
+            made.add("latency", system, {"run_p50": 1000 / rates[number], "run_p99": 3000 / rates[number]})
+    return made
 
 
 def test_a_rate_counts_the_intervals_between_marks_in_whatever_order_they_came() -> None:
@@ -31,21 +48,70 @@ def test_a_spread_shows_the_median_and_the_extremes_of_several_rounds() -> None:
     assert spread([3.0, 1.0, 20.0]) == "3.00 (1.00..20.0)"
 
 
+def test_ratios_are_taken_round_by_round_so_that_a_slow_minute_hits_both(results: Results) -> None:
+    """3, 2 and 2 times as many steps; 3, 2 and 2 times as short."""
+    assert results.advantage("steps", "steps_1", "huey", MORE) == 2.0
+    assert results.advantage("latency", "run_p50", "huey", LESS) == pytest.approx(2.0)
+    assert results.advantage("steps", "steps_1", "Celery", MORE) is None
+
+
+def test_what_is_stored_is_what_is_read(results: Results, tmp_path: Path) -> None:
+    results.write(tmp_path / "figures.json")
+    assert Results.read(tmp_path / "figures.json") == results
+
+
+def test_the_chart_is_well_formed_and_its_bars_are_as_long_as_their_medians(results: Results) -> None:
+    root = ElementTree.fromstring(svg(results))
+    widths = [float(bar.get("width", "0")) for bar in root.findall(".//{*}rect")]
+    assert widths[0] / widths[2] == pytest.approx(1000 / 500, rel=0.01), "flowlib's and huey's steps per second"
+    texts = ["".join(text.itertext()) for text in root.findall(".//{*}text")]
+    assert "1,000 / 2,000" in texts
+
+
+def test_a_peer_that_is_not_installed_is_told_not_measured() -> None:
+    absent = System("Absent", "absent_chain", "no-such-package", (), "all", pace=1)
+    assert "no-such-package is not installed" in missing(absent)
+
+
+@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.name)
+def test_every_system_says_what_its_figures_do_not_pay_for(system: System) -> None:
+    assert len(system.lacks) > 10
+
+
 @pytest.mark.slow
-def test_every_peer_is_measured_in_every_figure_and_no_process_is_left(tmp_path: Path) -> None:
+def test_what_is_measured_is_shown_and_stored_and_no_process_is_left(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
-    told = _bench("--runs", "4", "--repeat", "1", "--json", str(file))
-    measured = json.loads(file.read_text())["rounds"]
-    assert measured.keys() == {"flowlib", "rq SimpleWorker", "rq Worker"}
-    for name, rounds in measured.items():
-        assert len(rounds) == 1
-        again = rounds[0].pop("again")
-        assert (again, [figure for figure, value in rounds[0].items() if value <= 0]) == (0, []), name
-        assert name in told
+    told = _bench("--only", "steps", "--only", "sending", "--system", "flowlib", "--scale", "0.002", "--repeat", "1",
+                  "--json", str(file))  # fmt: skip
+    _check(Results.read(file), {"steps", "sending"}, {"flowlib"}, rounds=1)
+    assert re.search(r"steps/s, one process +≥ 5,000", told)
+
+
+@pytest.mark.bench
+@pytest.mark.timeout(300)
+def test_every_part_measures_every_system_that_is_here(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    _bench("--scale", "0.002", "--repeat", "1", "--json", str(file))
+    found = Results.read(file)
+    assert not found.skipped
+    _check(found, {part.name for part in PARTS}, {system.name for system in SYSTEMS}, rounds=1)
+
+
+def _check(found: Results, parts: set[str], systems: set[str], rounds: int) -> None:
+    """Every figure of every table was measured in every round, but those that a system does not have."""
+    assert found.figures.keys() == parts
+    assert set().union(*found.figures.values()) == systems
+    for part in PARTS:
+        for system, figures in found.figures.get(part.name, {}).items():
+            assert {len(values) for values in figures.values()} == {rounds}, (part.name, system)
+            if system == "flowlib":
+                shown = {column.figure for table in part.tables for column in table.columns}
+                assert shown <= figures.keys(), part.name
+    assert found.values("steps", "flowlib", "again") == [0] * rounds
 
 
 @pytest.mark.slow
-def test_the_profile_shows_scripts_commands_and_the_workers_python(tmp_path: Path) -> None:
+def test_the_profile_shows_scripts_commands_and_the_workers_python() -> None:
     told = _bench("profile", "--runs", "4")
     for expected in ("commit_step", "evalsha", "tottime"):
         assert expected in told
