@@ -71,7 +71,6 @@ def _run(console: Console, options: argparse.Namespace) -> None:
     scale = QUICK if options.quick else options.scale
     said = {"rounds": options.repeat or (1 if options.quick else "default"), "scale": scale}
     results = Results(machine(), said)
-    console.print(report.describe(results))
     systems = [system for system in SYSTEMS if system.name in (options.system or [system.name])]
     for system in systems:
         if why := missing(system):

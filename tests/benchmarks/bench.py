@@ -52,6 +52,7 @@ class Bench:
 
     def __init__(self, system: System, url: str, folder: Path, client: redis.Redis | None) -> None:
         self.system = system
+        self.url = url
         self.marks = Marks(folder / "marks")
         self.folder = folder
         self._client = client

@@ -22,9 +22,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
+    """`plain`: the medians will do."""
+
     title: str
     columns: tuple[Column, ...]
     note: str = ""
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ PARTS: tuple[Part, ...] = (
                     Column("server_us", "server's CPU\nµs per step"), Column("bytes", "bytes per\nfinished run"),
                     Column("bytes_kept", f"after\n{steps.SHORT_LIVED} s"),
                 ),
-                "Commands: also those that scripts call. CPU: of the whole server process, its sockets and AOF included.",
+                "Medians. Commands: also those that scripts call. CPU: of the whole server process, its sockets and AOF included.",
+                plain=True,
             ),
         ),
     ),

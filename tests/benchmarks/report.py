@@ -48,7 +48,7 @@ def _wide(results: Results, part: Part, table: parts.Table) -> Table:
         cells = [system]
         for column in table.columns:
             values = results.values(part.name, system, column.figure)
-            cells.append(spread(values) if values else "-")
+            cells.append("-" if not values else number(median(values)) if table.plain else spread(values))
             if column.better:
                 times = results.advantage(part.name, column.figure, system, column.better)
                 cells.append("" if times is None or system == FLOWLIB.name else f"× {number(times)}")

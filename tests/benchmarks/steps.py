@@ -36,7 +36,7 @@ def measure(system: System, scale: float) -> dict[str, float]:
 def _costs(at: Bench, before: list[float], runs: int) -> dict[str, float]:
     """By step and by finished run; worker's start and end are in it."""
     commands, reads, cpu = ((a - b) / (runs * STEPS) for a, b in zip(_books(at.client), before, strict=True))
-    total, kept = _bytes(at.client)
+    total, kept = _bytes(at)
     return {
         "commands": commands,
         "round_trips": reads,
@@ -56,11 +56,11 @@ def _books(client: redis.Redis) -> list[float]:
     ]
 
 
-def _bytes(server: redis.Redis) -> tuple[int, int]:
+def _bytes(at: Bench) -> tuple[int, int]:
     """What all keys of all databases take, and what those take that do not expire shortly."""
     total = kept = 0
-    for database in server.info("keyspace"):
-        with redis.Redis(**server.get_connection_kwargs() | {"db": int(database.removeprefix("db"))}) as client:
+    for database in at.client.info("keyspace"):
+        with redis.Redis.from_url(at.url.removesuffix("0") + database.removeprefix("db")) as client:
             keys = list(client.scan_iter(count=CHUNK))
             for start in range(0, len(keys), CHUNK):
                 for size, ttl in _sizes(client, keys[start : start + CHUNK]):
