@@ -62,7 +62,7 @@ PARTS: tuple[Part, ...] = (
                     Column("server_us", "server's CPU\nµs per step"), Column("bytes", "bytes per\nfinished run"),
                     Column("bytes_kept", f"after\n{steps.SHORT_LIVED} s"),
                 ),
-                "Medians. Commands: also those that scripts call. CPU: of the whole server process, its sockets and AOF included.",
+                "Medians. Commands: also those that scripts call. CPU: of the whole server process, its sockets and AOF too.",
                 plain=True,
             ),
         ),
