@@ -1,6 +1,7 @@
 """flowlib beside its peers, on the same machine in the same minutes. It measures and says; it asserts nothing.
 
-`profile` shows instead where flowlib's time goes; `show FILE` prints a stored result, `chart FILE` draws it.
+`profile` shows instead where flowlib's time goes. `show FILE` prints a stored result, `markdown FILE` what the README has of
+it, `chart FILE` draws it.
 """
 
 from __future__ import annotations
@@ -17,17 +18,22 @@ from rich.console import Console
 from tests.benchmarks import report
 from tests.benchmarks.bench import Broken
 from tests.benchmarks.chart import draw
+from tests.benchmarks.markdown import markdown
 from tests.benchmarks.parts import PARTS, Part
 from tests.benchmarks.profiling import profile
 from tests.benchmarks.results import Results, machine
 from tests.benchmarks.roster import FLOWLIB, SYSTEMS, System, missing
 
-QUICK = 0.08  # of all counts, in one round
+QUICK = 0.05  # of all counts, in one round
 PROFILED_RUNS = 200
+STORED = ["show", "markdown", "chart"]  # what is to be done with a stored result
 
 
 def main() -> int:
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
+    if options.what in STORED and (options.file is None or not options.file.is_file()):
+        parser.error(f"{options.what} needs a stored result, as --json FILE writes it")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 128)
     try:
@@ -36,6 +42,8 @@ def main() -> int:
                 profile(console, options.runs)
             case "show":
                 report.show(console, Results.read(options.file))
+            case "markdown":
+                print(markdown(Results.read(options.file)))
             case "chart":
                 print(draw(options.file))
             case _:
@@ -50,8 +58,8 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["run", "profile", "show", "chart"], default="run")
-    parser.add_argument("file", nargs="?", type=Path, help="a stored result, for show and chart")
+    parser.add_argument("what", nargs="?", choices=["run", "profile", *STORED], default="run")
+    parser.add_argument("file", nargs="?", type=Path, help="a stored result, for show, markdown and chart")
     parser.add_argument("--quick", action="store_true", help="one round of everything in small, to see that it works")
     parser.add_argument("--scale", type=float, default=1.0, metavar="X", help="X times all counts (default 1)")
     parser.add_argument("--repeat", type=int, metavar="N", help="rounds; every system has its turn in each")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from statistics import median
 
@@ -13,7 +14,9 @@ from tests.benchmarks.timers import late
 WAITING = 100_000
 SLEEPING = 100_000
 MANY = 1_000_000  # what is measured is extrapolated to this
-CLAIMS = 3000  # runs of one step, so each step is one claim
+CLAIMS = (
+    3000  # runs of one step, so each step is one claim; as many before them are not counted: a worker's start costs
+)
 TURNS = 3
 NAPS = 60
 AN_HOUR = 3600.0
@@ -26,21 +29,15 @@ def measure(system: System, scale: float) -> dict[str, float]:
 def _waiting(system: System, scale: float) -> dict[str, float]:
     waiting, claims = max(100, round(WAITING * scale)), max(50, round(CLAIMS * scale))
     with bench(system) as few, bench(system) as many:
-        _prepare(few, claims)
+        _let_wait(many, 0, 10)  # what is written once is no part of what a run takes
         before = used_memory(many.client)
-        _let_wait(many, 0, waiting)
+        _let_wait(many, 10, waiting)
         figures = {"waiting": waiting, "waiting_bytes": (used_memory(many.client) - before) / waiting}
         ratios = []
         for turn in range(TURNS if scale >= 1 else 1):
-            _let_wait(few, waiting + turn * claims, claims)
+            _let_wait(few, turn * 2 * claims, 2 * claims)
             ratios.append(_claim_rate(few, claims) / _claim_rate(many, claims))
     return figures | {"claim_slowdown": median(ratios)}
-
-
-def _prepare(at: Bench, claims: int) -> None:
-    """All that is written once, and the first worker's first claims, are no part of what is compared."""
-    _let_wait(at, 0, claims)
-    _claim_rate(at, claims)
 
 
 def _let_wait(at: Bench, first: int, runs: int) -> None:
@@ -59,13 +56,13 @@ def _unfinished(at: Bench) -> int:
 def _claim_rate(at: Bench, claims: int) -> float:
     done = at.marks.count
     with at.workers() as workers:
-        at.wait_for_marks(workers, done + claims)
-    return rate([mark.at for mark in at.marks.read(done)][:claims])
+        at.wait_for_marks(workers, done + 2 * claims)
+    return rate([mark.at for mark in at.marks.read(done + claims)][:claims])
 
 
 def _sleeping(system: System, scale: float) -> dict[str, float]:
     sleeping = max(100, round(SLEEPING * scale))
-    with bench(system) as at, at.workers(last=True) as workers:
+    with bench(system) as at, at.workers(2, last=True) as workers:
         _fall_asleep(at, workers, 0, 10)
         before = used_memory(at.client)
         _fall_asleep(at, workers, 10, sleeping // 2)
@@ -84,8 +81,6 @@ def _sleeping(system: System, scale: float) -> dict[str, float]:
 
 
 def _fall_asleep(at: Bench, workers: Sequence[Process], first: int, runs: int) -> None:
-    import time
-
     goal = int(at.client.zcard(Keys().timers)) + runs
     for start in range(first, first + runs, BATCH):
         until = time.time() + AN_HOUR

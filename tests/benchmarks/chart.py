@@ -17,7 +17,7 @@ WIDTH, LEFT, RIGHT = 860, 150, 130  # of the page, its names, its figures
 BAR, GAP, HEAD, FOOT = 9, 10, 58, 62
 
 STYLE = """
-  text { font: 12px system-ui, sans-serif; fill: #1f2937 }
+  text { font-family: system-ui, sans-serif; font-size: 12px; fill: #1f2937 }
   .title { font-size: 15px; font-weight: 600 }
   .note { font-size: 11px; fill: #6b7280 }
   .bar0 { fill: #64748b } .bar1 { fill: #cbd5e1 }
