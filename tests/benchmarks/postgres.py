@@ -46,10 +46,13 @@ def postgres(home: Path) -> Iterator[str]:
         shutil.chown(data, user)
     log, port = home / "postgres.log", _free_port()
     with log.open("wb") as said:
-        subprocess.run(
+        made = subprocess.run(
             [folder / "initdb", "-D", data, "-U", "bench", "-A", "trust", "-E", "UTF8", "--locale=C"],
-            stdin=subprocess.DEVNULL, stdout=said, stderr=said, user=user, cwd="/", check=True,
+            stdin=subprocess.DEVNULL, stdout=said, stderr=said, user=user, cwd="/", check=False,
         )  # fmt: skip
+    if made.returncode:
+        raise OSError(f"initdb failed:\n{log.read_text(errors='replace')[-2000:]}")
+    with log.open("ab") as said:
         process = subprocess.Popen(
             [folder / "postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", ""],
             stdin=subprocess.DEVNULL, stdout=said, stderr=said, user=user, cwd="/", start_new_session=True,
