@@ -5,7 +5,7 @@ RQ's names (`RQ_KEY_PREFIX`, default `rq`). For Redis Cluster give both prefixes
 
 | key                        | type   | lives                             | holds |
 |----------------------------|--------|-----------------------------------|-------|
-| `{p}:events`               | stream | trimmed once every app has read   | all events; one consumer group per app |
+| `{p}:events`               | stream | for ever; 24 h, and until read    | all events; one consumer group per app |
 | `{p}:apps`                 | set    | for ever                          | names of the apps that ever had a worker |
 | `{p}:queues`               | set    | for ever                          | queues that ever held one of our jobs |
 | `{p}:functions:{app}`      | hash   | for ever                          | function -> its description (JSON) |
@@ -21,6 +21,25 @@ RQ's names (`RQ_KEY_PREFIX`, default `rq`). For Redis Cluster give both prefixes
 | `{p}:housekeeper`          | string | 3 s, renewed                      | the worker that fires timers and reaps |
 | `{p}:tick`                 | string | for ever                          | when timers were last looked at (ms) |
 | `{p}:timers!`, `{p}:ended!{run}` | pub/sub | no key                      | a timer became the next due one; a run ended |
+
+RQ's keys, in the form that RQ 3 gives them; `{q}` is a queue, `{job}` a job's id, `{exec}` that of an execution:
+
+| key                        | type   | lives                             | holds |
+|----------------------------|--------|-----------------------------------|-------|
+| `{rq}:queues`              | set    | for ever                          | keys of the queues |
+| `{rq}:queue:{q}`           | list   | while a job waits in it           | jobs, the next one first |
+| `{rq}:job:{job}`           | hash   | its turn + 60 s (failed: 7 days)  | the job |
+| `{rq}:results:{job}`       | stream | end + 60 s (failed: 7 days)       | how it ended |
+| `{rq}:finished:{q}`        | zset   | as its jobs                       | job -> kept until (s) |
+| `{rq}:failed:{q}`          | zset   | as its jobs                       | job -> kept until (s) |
+| `{rq}:scheduled:{q}`       | zset   | while a job sleeps or backs off   | job -> due at (s, rounded up) |
+| `{rq}:wip:{q}`             | zset   | while a job has run for a moment  | `job:execution` -> a day ahead (s) |
+| `{rq}:execution:{job}:{exec}` | hash | while a job has run for a moment | the execution |
+| `{rq}:executions:{job}`    | zset   | while a job has run for a moment  | execution -> a day ahead (s) |
+| `{rq}:workers`             | set    | while a worker lives              | keys of the workers |
+| `{rq}:workers:{q}`         | set    | while a worker lives              | keys of those that listen to the queue |
+| `{rq}:worker:{worker}`     | hash   | while it lives, + a minute        | the worker |
+| `{rq}:worker:{worker}:executions` | set | while it has one              | `job:execution` |
 
 Fields that we add to RQ's job hash begin with `flow_`; RQ keeps fields that it does not know.
 """

@@ -29,6 +29,7 @@ from .wire import Packed, PackedArgs, Wire, explain, script
 RedisError = redis.RedisError
 MIN_SERVER = (7, 0)
 PATIENCE = 5.0  # seconds that a producer waits for Redis
+MOST_LABELS = 1000  # that a process remembers
 _NO_METRICS = ("",) * 4
 STEP_EDGES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, "+Inf")
 
@@ -130,6 +131,14 @@ class Store:
 
     def forget_consumers(self, app: str, idle_ms: int = 600_000) -> int:
         return int(self._call("forget_consumers", app, idle_ms, key=self.keys.events))
+
+    def forget_runs(self, app: str, start: int, count: int) -> tuple[int, int]:
+        """How many runs of the index were looked at, from that place on, and how many were forgotten: they have expired."""
+        looked, forgotten = self._call("forget_runs", start, count, key=self.keys.runs(app))
+        return int(looked), int(forgotten)
+
+    def forget_workers(self, queues: Iterable[str]) -> int:
+        return int(self._call("forget_workers", *queues, key=self.keys.rq_workers))
 
     def trim_events(self, retention_ms: int) -> int:
         return int(self._call("trim_events", retention_ms, key=self.keys.events))
@@ -273,6 +282,8 @@ class Store:
         named = self._labels.get(asked)
         if named is None:
             reply = self._call("name_label", *asked, key=self.keys.metrics(lease.app))
+            if len(self._labels) >= MOST_LABELS:  # step ids may be made of data: no two alike, for months
+                self._labels.clear()
             named = self._labels[asked] = text(reply)
         duration = f"step_seconds|{lease.function}|"
         edge = STEP_EDGES[bisect_left(STEP_EDGES, seconds, hi=len(STEP_EDGES) - 1)]

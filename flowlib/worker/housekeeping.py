@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import redis
@@ -23,25 +23,37 @@ log = logging.getLogger("flowlib.housekeeping")
 DUTY_MS = 3000
 BATCH = 100
 CHUNK = 500
+ACQUITTED = 86_400.0  # seconds after which a suspect is forgotten: it has ended before it was looked at again
+WINDOW, WINDOWS = 1000, 10  # runs of an index that are looked at in one call, and how often in a row
 SUSPICION = 5.0  # seconds for which a run must look stranded before it is put back: RQ's own moves are not atomic
 
 
 class Housekeeper:
     """`run` is the thread's body; the single acts can be called by themselves."""
 
-    def __init__(self, store: Store, worker: str, *, event_retention_ms: int, reconcile_every: float = 15.0) -> None:
+    def __init__(
+        self,
+        store: Store,
+        worker: str,
+        queues: Iterable[str] = (),
+        *,
+        event_retention_ms: int,
+        reconcile_every: float = 15.0,
+    ) -> None:
         self.store = store
+        self._queues = list(queues)
         self.worker = worker
         self._retention_ms = event_retention_ms
         self._every: dict[Callable[[], object], float] = {
             self.reap: 1.0,
             self.reconcile: reconcile_every,
-            self.tidy: 30.0,
+            self.tidy: 1.0,
+            self.bury: 30.0,
         }
         self._last: dict[Callable[[], object], float] = {}
         self._suspects: dict[str, float] = {}
         self._cursors: dict[str, int] = {}
-        self._index_cursors: dict[str, int] = {}
+        self._places: dict[str, tuple[int, bool]] = {}  # in each index: where to go on, and whether any had expired
 
     def run(self, stopping: Callable[[], bool]) -> None:
         channel: Any = None
@@ -99,6 +111,7 @@ class Housekeeper:
         """
         now = time.monotonic()
         recovered = []
+        self._suspects = {run: since for run, since in self._suspects.items() if now - since < ACQUITTED}
         for app in self._apps():
             looked_at, stranded = self._look(app)
             found = {run for run, _ in stranded}
@@ -175,28 +188,34 @@ class Housekeeper:
         return jobs
 
     def tidy(self) -> None:
-        """Forget what is over: events that all have read, ended jobs in RQ's registries, expired runs in our index."""
+        """Forget what is over: events that all have read, ended jobs in RQ's registries, expired runs in our index.
+
+        Often, so that it is little each time: nobody is to wait while the server forgets the jobs of half a minute.
+        """
         client, keys = self.store.client, self.store.keys
         self.store.trim_events(self._retention_ms)
         seconds, _ = client.time()
-        for queue in cast(set[bytes], client.smembers(keys.queues)):
+        for queue in self._known_queues():
             for registry in ("finished", "failed"):
-                client.zremrangebyscore(f"{keys.rq}:{registry}:{queue.decode()}", "-inf", seconds)
+                client.zremrangebyscore(f"{keys.rq}:{registry}:{queue}", "-inf", seconds)
         for app in self._apps():
             self._forget_expired(app)
-            self.store.forget_consumers(app)
 
     def _forget_expired(self, app: str) -> None:
-        """Some thousand runs of the index per call, round and round."""
-        client, keys = self.store.client, self.store.keys
-        cursor, found = client.zscan(keys.runs(app), self._index_cursors.get(app, 0), count=10 * CHUNK)
-        self._index_cursors[app] = int(cursor)
-        runs = [cast(bytes, run) for run, _ in found]
-        for start in range(0, len(runs), CHUNK):
-            chunk = runs[start : start + CHUNK]
-            pipe = client.pipeline(transaction=False)
-            for run in chunk:
-                pipe.exists(keys.run(run.decode()))
-            gone = [run for run, exists in zip(chunk, pipe.execute(), strict=True) if not exists]
-            if gone:
-                client.zrem(keys.runs(app), *gone)
+        """Goes through the index from the oldest run on; begins anew behind the last expired ones, where all are younger."""
+        for _ in range(WINDOWS):
+            place, found = self._places.get(app, (0, False))
+            looked, forgotten = self.store.forget_runs(app, place, WINDOW)
+            if looked < WINDOW or (found and not forgotten):
+                self._places[app] = (0, False)
+                return
+            self._places[app] = (place + looked - forgotten, found or forgotten > 0)
+
+    def bury(self) -> None:
+        """Forget dead workers: as readers of events, and in RQ's lists."""
+        for app in self._apps():
+            self.store.forget_consumers(app)
+        self.store.forget_workers({*self._queues, *self._known_queues()})
+
+    def _known_queues(self) -> list[str]:
+        return [queue.decode() for queue in cast(set[bytes], self.store.client.smembers(self.store.keys.queues))]

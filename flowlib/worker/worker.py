@@ -210,8 +210,9 @@ class FlowWorker(BaseWorker):
             self.app.name, self.app.functions, self.app.location, self.store, self.name, self.lease_ms
         )
         self.housekeeper = Housekeeper(
-            self.store, self.name, event_retention_ms=EVENT_RETENTION_MS, reconcile_every=self._reconcile_every
-        )
+            self.store, self.name, self.queue_names(),
+            event_retention_ms=EVENT_RETENTION_MS, reconcile_every=self._reconcile_every,
+        )  # fmt: skip
         self._waiter = Waiter(self.store.client.connection_pool, self.queue_keys())
         self._insist(lambda: self.store.register_app(self.app.name, self.app.functions))
         self._insist(lambda: self.store.join_events(self.app.name))

@@ -23,7 +23,7 @@ from . import ledger
 PATIENCE = 30.0  # a dead worker's duties pass on within seconds; a machine may be busy
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload([f"tests.crash.{each}" for each in ("fleet", "story", "mixture", "waiting")])
+_forks.set_forkserver_preload([f"tests.crash.{each}" for each in ("fleet", "story", "mixture", "waiting", "leavings")])
 _alone = threading.Lock()  # starting a process asks all others for their exit codes, and each can be read once only
 
 
