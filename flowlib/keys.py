@@ -6,9 +6,9 @@ RQ's names (`RQ_KEY_PREFIX`, default `rq`). For Redis Cluster give both prefixes
 | key                        | type   | lives                             | holds |
 |----------------------------|--------|-----------------------------------|-------|
 | `{p}:events`               | stream | for ever; 24 h, and until read    | all events; one consumer group per app |
-| `{p}:apps`                 | set    | for ever                          | names of the apps that ever had a worker |
+| `{p}:apps`                 | set    | for ever, or `flow forget`        | names of the apps that ever had a worker |
 | `{p}:queues`               | set    | for ever                          | queues that ever held one of our jobs |
-| `{p}:functions:{app}`      | hash   | for ever                          | function -> its description (JSON) |
+| `{p}:functions:{app}`      | hash   | for ever, or `flow forget`        | function -> its description (JSON) |
 | `{p}:once:{app}:{fn}:{id}` | string | idempotency window (24 h)         | the run that this event id started |
 | `{p}:run:{run}`            | hash   | run + retention (7 days)          | the run's record: the truth |
 | `{p}:memo:{run}`           | hash   | run + retention                   | step key -> memo (msgpack) |
@@ -17,7 +17,7 @@ RQ's names (`RQ_KEY_PREFIX`, default `rq`). For Redis Cluster give both prefixes
 | `{p}:active:{app}`         | zset   | while the run is unfinished       | run -> started at (ms) |
 | `{p}:leases`               | zset   | while a job is on a worker        | `job:execution` -> expires at (ms) |
 | `{p}:timers`               | zset   | while a job sleeps or backs off   | job -> due at (ms) |
-| `{p}:metrics:{app}`        | hash   | for ever                          | `counter|function|x|label` -> count |
+| `{p}:metrics:{app}`        | hash   | for ever, or `flow forget`        | `counter|function|x|label` -> count |
 | `{p}:housekeeper`          | string | 3 s, renewed                      | the worker that fires timers and reaps |
 | `{p}:tick`                 | string | for ever                          | when timers were last looked at (ms) |
 | `{p}:timers!`, `{p}:ended!{run}` | pub/sub | no key                      | a timer became the next due one; a run ended |

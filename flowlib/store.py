@@ -140,6 +140,11 @@ class Store:
     def forget_workers(self, queues: Iterable[str]) -> int:
         return int(self._call("forget_workers", *queues, key=self.keys.rq_workers))
 
+    def forget_app(self, app: str, silent_ms: int) -> tuple[str, int]:
+        """`forgotten` and how many events it had not read, or why not: `unknown`, `alive`, `unfinished` and how many runs."""
+        verdict, number = self._call("forget_app", app, silent_ms, key=self.keys.events)
+        return verdict.decode(), int(number)
+
     def trim_events(self, retention_ms: int) -> int:
         return int(self._call("trim_events", retention_ms, key=self.keys.events))
 

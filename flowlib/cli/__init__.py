@@ -25,6 +25,7 @@ COMMANDS = {
     "logs": "Show what a run has logged.",
     "cancel": "End a run that has not ended.",
     "functions": "List the functions that workers have declared.",
+    "forget": "Forget an app that is gone for good: no event is kept for it any more.",
     "metrics": "Serve metrics to Prometheus.",
     "doctor": "Check the server, the workers and the runs.",
 }

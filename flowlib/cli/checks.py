@@ -177,6 +177,23 @@ def _timers(look: Look) -> Verdict:
     return OK, f"last looked at {took(age)} ago"
 
 
+def _events(look: Look) -> Verdict:
+    """An app that nobody runs any more keeps every event from being forgotten."""
+    client, key = look.store.client, look.store.keys.events
+    groups: Any = client.xinfo_groups(key) if client.exists(key) else []
+    behind = []
+    for group in groups:
+        last = group["last-delivered-id"].decode()
+        for entry, _ in cast(list[tuple[bytes, Any]], client.xrange(key, f"({last}", count=1)):
+            behind.append((look.now - int(entry.split(b"-")[0]) / 1000, group["name"].decode(), group["lag"]))
+    age, app, lag = max(behind, default=(0.0, "", 0))
+    if age < LATE:
+        return OK, "every app has read them"
+    unread = "some" if lag is None else lag
+    says = f"{app!r} has not read {unread}, the first of them sent {took(age)} ago: they are kept for it"
+    return WARN, says, f"start a worker of {app!r}, or `flow forget {app}` if it is gone for good"
+
+
 def _stranded(look: Look) -> Verdict:
     housekeeper = Housekeeper(look.store, "doctor", event_retention_ms=0)
     stranded = housekeeper.stranded()
@@ -205,5 +222,6 @@ CHECKS: dict[str, Callable[[Look], Verdict]] = {
     "workers": _workers,
     "queues": _waiting,
     "timers": _timers,
+    "events": _events,
     "stranded runs": _stranded,
 }
