@@ -9,12 +9,14 @@ import pytest
 import redis as redis_py
 
 from flowlib.server import Server
+from tests import access
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The session's server. A test that kills, restarts or reconfigures one takes `fresh_server` instead."""
-    with Server.start(tmp_path_factory.mktemp("server")) as server:
+    folder = tmp_path_factory.mktemp("server")
+    with Server.start(folder, config=access.config(folder)) as server:
         yield server
 
 
@@ -24,7 +26,7 @@ def redis_url(server: Server) -> str:
     with server.client() as client:
         client.flushall()
         client.script_flush()
-    return server.url
+        return access.for_tests(client, server.url)
 
 
 @pytest.fixture
@@ -37,5 +39,5 @@ def redis(server: Server, redis_url: str) -> Iterator[redis_py.Redis]:
 @pytest.fixture
 def fresh_server(tmp_path: Path) -> Iterator[Server]:
     """A server of the test's own, to be killed and restarted at will."""
-    with Server.start(tmp_path / "server") as server:
+    with Server.start(tmp_path / "server", config=access.config(tmp_path)) as server:
         yield server
