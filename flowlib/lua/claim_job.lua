@@ -8,7 +8,13 @@
 -- reply  'suspended' | 'foreign' (only jobs of other apps, or none of ours, are there) | 'idle' | {job, queue, step, …} as take_job says
 if redis.call('EXISTS', R .. ':suspended') == 1 then return 'suspended' end
 local worker, exec, lease_ms, app = ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
-local foreign = false
+local key, foreign = R .. ':worker:' .. worker, false
+-- An earlier try of this very call may have done it, and only its reply was lost.
+local slot = 'flow_claimed:' .. string.match(exec, '^[^-]*')
+local earlier = redis.call('HGET', key, slot)
+if earlier and exec_of(earlier) == exec and is_held(earlier) then
+  return take_job(string.match(earlier, '^[^:]+'), worker, exec, lease_ms)
+end
 for q = 8, #ARGV do
   local list = R .. ':queue:' .. ARGV[q]
   local length = redis.call('LLEN', list)
@@ -20,7 +26,7 @@ for q = 8, #ARGV do
       if f[1] == 'queued' then
         local taken = take_job(job, worker, exec, lease_ms)
         if taken then
-          redis.call('HSET', R .. ':worker:' .. worker, 'state', 'busy')
+          redis.call('HSET', key, 'state', 'busy', slot, job .. ':' .. exec)
           return taken
         end
       end
@@ -30,5 +36,5 @@ for q = 8, #ARGV do
     end
   end
 end
-if ARGV[7] == '1' then redis.call('HSET', R .. ':worker:' .. worker, 'state', 'idle') end
+if ARGV[7] == '1' then redis.call('HSET', key, 'state', 'idle') end
 return foreign and 'foreign' or 'idle'

@@ -8,7 +8,7 @@ import pytest
 from redis.exceptions import OutOfMemoryError
 
 from flowlib import ServerError
-from flowlib.records import Lease
+from flowlib.records import Claim, Lease
 from flowlib.server import Server
 from flowlib.testing import AFTER, BEFORE, cut, faulty_wire
 from flowlib.wire import Script
@@ -81,7 +81,35 @@ def test_a_cancel_that_comes_again_says_that_it_is_done(desk: Desk) -> None:
     assert desk.stored() == after
 
 
-def test_a_claim_whose_reply_was_lost_is_put_back_when_its_lease_runs_out(desk: Desk) -> None:
+def claim_again(desk: Desk, lease_ms: int = 60_000) -> Claim:
+    """The same call, with the same execution id, whenever it comes."""
+    claim = desk.store.claim_job("anna", "exec-1", lease_ms, "desk", ["flow"])
+    assert isinstance(claim, Claim)
+    return claim
+
+
+def test_a_claim_that_comes_again_gets_the_same_job_and_writes_nothing(desk: Desk) -> None:
+    """Nothing else is taken, and the lease of the first time need not run out. I4, I7."""
+    desk.start("one")
+    desk.start("two", run="01ANOTHERRUNANOTHERRUN0000")
+    lease, after = claim_again(desk).lease, desk.stored()
+    assert claim_again(desk).lease == lease
+    assert desk.stored() == after
+    assert desk.store.claim_job("anna", "exec-2", 60_000, "desk", ["flow"]) != "idle"
+    assert desk.faults() == []
+
+
+def test_a_claim_that_comes_again_after_its_lease_was_lost_takes_what_is_there(desk: Desk) -> None:
+    """I2: it is a new lease."""
+    desk.start()
+    claim_again(desk, lease_ms=0)
+    assert len(desk.store.reap()) == 1
+    assert claim_again(desk).losses == 1
+    assert desk.store.claim_job("bert", "exec-b", 60_000, "desk", ["flow"]) == "idle"
+    assert desk.faults() == []
+
+
+def test_a_claim_that_nobody_knows_of_is_put_back_when_its_lease_runs_out(desk: Desk) -> None:
     """Nobody knows of the lease, so nobody renews it. BEHAVIOURS 39; I4."""
     desk.start()
     unheard = desk.claim(lease_ms=0)

@@ -17,14 +17,16 @@ local function take_job(job, worker, exec, lease_ms)
     return nil
   end
   local waited = (NOW - (tonumber(f[8]) or NOW)) / 1000
-  redis.call('PERSIST', key)
-  if f[9] then drop_lease(job, queue, f[10] or '', f[9]) end -- whoever had it, has it no more
-  redis.call('ZADD', P .. ':leases', NOW + lease_ms, lease)
-  redis.call('HSET', key, started_fields(worker, exec, lease))
-  if r.due ~= '' then redis.call('HSET', run_key(run), 'due', '') end
-  set_state(run, r.app, r['function'], r.state, 'running')
-  note(run, 'claimed', f[3], f[5] or 1, worker, {job = job, queue = queue, waited = waited, losses = tonumber(f[7]) or 0})
-  observe(r.app, 'queue_wait', queue, '', WAIT_EDGES, waited)
+  if f[9] ~= lease or not is_held(lease) then -- else it has been taken by this very call before
+    redis.call('PERSIST', key)
+    if f[9] then drop_lease(job, queue, f[10] or '', f[9]) end -- whoever had it, has it no more
+    redis.call('ZADD', P .. ':leases', NOW + lease_ms, lease)
+    redis.call('HSET', key, started_fields(worker, exec, lease))
+    if r.due ~= '' then redis.call('HSET', run_key(run), 'due', '') end
+    set_state(run, r.app, r['function'], r.state, 'running')
+    note(run, 'claimed', f[3], f[5] or 1, worker, {job = job, queue = queue, waited = waited, losses = tonumber(f[7]) or 0})
+    observe(r.app, 'queue_wait', queue, '', WAIT_EDGES, waited)
+  end
   return {job, queue, f[3], f[4], f[5] or '1', f[6] or '1', f[7] or '0', string.format('%.6f', waited), record,
     redis.call('HGETALL', P .. ':memo:' .. run)}
 end
