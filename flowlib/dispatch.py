@@ -54,9 +54,13 @@ class Dispatcher:
         """Until `stopping`; Redis trouble is waited out."""
         wait = 0.1
         reader = self._store.client.client()
+        owing = True  # there may be events with us of which we know nothing
         while not stopping():
             try:
                 self._reading = cast(int, reader.client_id())
+                while owing and (entries := self.unsettled(reader)):
+                    self.dispatch(entries)
+                owing = False
                 if time.monotonic() - self._looked > self._idle_ms / 1000:
                     self._looked = time.monotonic()
                     self.dispatch(self.abandoned())
@@ -69,6 +73,7 @@ class Dispatcher:
                 time.sleep(wait)
                 wait = min(wait * 2, 2.0)
                 self._rejoin()
+                owing = True
         reader.close()
 
     def wake(self) -> None:
@@ -78,10 +83,15 @@ class Dispatcher:
 
     def fresh(self, block_ms: int | None = None, reader: redis.Redis | None = None) -> list[Entry]:
         """Events that no dispatcher of this app has read."""
-        keys = self._store.keys
-        reply: Any = (reader or self._store.client).xreadgroup(
-            self._app, self._consumer, {keys.events: ">"}, BATCH, block_ms
-        )
+        return self._read(">", block_ms, reader)
+
+    def unsettled(self, reader: redis.Redis | None = None) -> list[Entry]:
+        """Events that this very dispatcher has read and not settled: the reply that brought them was lost, or what followed."""
+        return self._read("0", None, reader)
+
+    def _read(self, after: str, block_ms: int | None, reader: redis.Redis | None) -> list[Entry]:
+        key = self._store.keys.events
+        reply: Any = (reader or self._store.client).xreadgroup(self._app, self._consumer, {key: after}, BATCH, block_ms)
         if isinstance(reply, dict):  # RESP3
             return [entry for batches in reply.values() for batch in batches for entry in batch]
         return [entry for _, entries in reply or [] for entry in entries]

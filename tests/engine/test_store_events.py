@@ -42,6 +42,21 @@ def test_a_dispatcher_that_dies_with_what_it_has_read_is_replaced(desk: Desk) ->
     assert desk.faults() == []
 
 
+def test_a_dispatcher_that_never_heard_what_it_has_read_reads_it_again(desk: Desk) -> None:
+    """I5: only the reply was lost. It waits for nobody to find the events abandoned."""
+    reader = dispatcher(desk, "reader")
+    reader._idle_ms = HOUR_MS
+    send(desk, "one", "two")
+    assert len(reader.fresh()) == 2
+    thread = threading.Thread(target=reader.run, args=[lambda: len(desk.runs.list()) == 2])
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert reader.unsettled() == []
+    assert counted(desk) == {"runs_started|errand||": 2, "events_received|||go": 2}
+    assert desk.faults() == []
+
+
 def test_a_dispatcher_that_dies_between_start_and_settle_starts_nothing_twice(desk: Desk) -> None:
     """I5; BEHAVIOURS 118."""
     dead, heir = dispatcher(desk, "dead"), dispatcher(desk, "heir")
