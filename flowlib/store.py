@@ -76,6 +76,12 @@ class Store:
         twin._local = SimpleNamespace()
         return twin
 
+    def hasty(self) -> Store:
+        """The same without patience: for what is to be done now or not at all."""
+        twin = copy.copy(self)
+        twin._local, twin._patience = threading.local(), 0
+        return twin
+
     def close(self) -> None:
         self.wire.close()
         self.client.close()

@@ -44,7 +44,7 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.02, 1.0
 _MOMENT = 1.0  # seconds
 # Trouble that passes by itself. redis-py takes the code off a text for which it has a class, and leaves it on others.
 _PASSING = (ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
-_PASSING_CODES = ("BUSY", "MISCONF", "NOREPLICAS", "NOTBUSY")
+_PASSING_CODES = ("BUSY", "MISCONF", "NOREPLICAS", "NOTBUSY", "Script killed")
 
 Packed = tuple[bytes, "Script | None"]
 
@@ -206,7 +206,10 @@ class Wire:
     def _send(self, data: bytes) -> None:
         if self._connection is None:
             self._connection = self._pool.connection_class(**self._pool.connection_kwargs)
-            self._connection.connect()
+            try:
+                self._connection.connect()
+            except ResponseError as error:  # even SELECT may be refused for a while
+                raise self._lost(error) from error
         self._connection.send_packed_command([data], check_health=False)
 
     def _read(self, expected: int) -> list[Any]:
@@ -222,7 +225,7 @@ class Wire:
             except NoScriptError as error:
                 problem = problem or error
             except ResponseError as error:
-                if isinstance(error, _PASSING) or str(error).startswith(_PASSING_CODES):
+                if self._passes(error):
                     problem = problem or error
                 else:
                     fatal = fatal or error
@@ -234,12 +237,25 @@ class Wire:
             raise _Again(replies, problem)
         return replies
 
+    def _passes(self, error: ResponseError) -> bool:
+        """Whether this is trouble that passes by itself; to who waits for ever, that of a permission taken away, too."""
+        if isinstance(error, NoPermissionError):
+            return self._patience == FOREVER
+        return isinstance(error, _PASSING) or str(error).startswith(_PASSING_CODES)
+
+    def _lost(self, error: ResponseError) -> Exception:
+        """Of a refusal of what is sent beside the commands: begin again with a new connection, if it passes."""
+        return ConnectionError(str(error)) if self._passes(error) else error
+
     def _load_scripts(self) -> None:
         wanted = {s for _, s in self._unanswered if s is not None}
         for each in wanted:
             self._connection.send_packed_command([command("SCRIPT", "LOAD", each.source)[0]], check_health=False)
         for _ in wanted:
-            self._connection.read_response()
+            try:
+                self._connection.read_response()
+            except ResponseError as error:
+                raise self._lost(error) from error
 
 
 class _Again(Exception):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import cast
 
 import redis
 
@@ -18,9 +18,13 @@ from flowlib.records import text
 from flowlib.store import Store
 from flowlib.wire import explain
 
+from .channel import Channel
+
 log = logging.getLogger("flowlib.housekeeping")
 
 DUTY_MS = 3000
+ABSENCE = 1.0  # seconds without an answer after which Redis counts as having been away,
+RETURN = 2.0  # and seconds for which the workers that waited for it are heard first
 BATCH = 100
 CHUNK = 500
 ACQUITTED = 86_400.0  # seconds after which a suspect is forgotten: it has ended before it was looked at again
@@ -43,6 +47,8 @@ class Housekeeper:
         self.store = store
         self._queues = list(queues)
         self.worker = worker
+        self._hasty = store.hasty()
+        self._timers = Channel(store.client, store.keys.timers_channel)
         self._retention_ms = event_retention_ms
         self._every: dict[Callable[[], object], float] = {
             self.reap: 1.0,
@@ -56,23 +62,19 @@ class Housekeeper:
         self._places: dict[str, tuple[int, bool]] = {}  # in each index: where to go on, and whether any had expired
 
     def run(self, stopping: Callable[[], bool]) -> None:
-        channel: Any = None
         while not stopping():
             try:
-                if channel is None:
-                    channel = self.store.client.pubsub(ignore_subscribe_messages=True)
-                    channel.subscribe(self.store.keys.timers_channel)
-                channel.get_message(timeout=self._keep_house())
+                self._timers.hear(self._keep_house())
             except Exception as error:
                 if not stopping():
                     shown = explain(error, self.store.url) if isinstance(error, redis.RedisError) else repr(error)
                     log.warning("housekeeping: %s", shown, exc_info=not isinstance(error, redis.RedisError))
                     time.sleep(0.5)
-                if channel is not None:
-                    channel.close()
-                channel = None
-        if channel is not None:
-            channel.close()
+        self._timers.close()
+
+    def wake(self) -> None:
+        """Let `run` look at once whether it is to stop."""
+        self._timers.hang_up()
 
     def resign(self) -> None:
         """Let another worker have the duty at once."""
@@ -80,7 +82,11 @@ class Housekeeper:
 
     def _keep_house(self) -> float:
         """Do what is due; returns the seconds until the next look."""
-        if not self.store.keep_house(self.worker, DUTY_MS):
+        asked = time.monotonic()
+        ours = self.store.keep_house(self.worker, DUTY_MS)
+        if time.monotonic() - asked > ABSENCE:  # Redis was away: who lives has still to renew its leases
+            self._last[self.reap] = time.monotonic() + RETURN
+        if not ours:
             return DUTY_MS / 3000
         wait = self.fire()
         for act, every in self._every.items():
@@ -98,8 +104,8 @@ class Housekeeper:
                 return 1.0 if wait_ms < 0 else min(1.0, wait_ms / 1000)
 
     def reap(self) -> int:
-        """Put jobs of dead workers back."""
-        reaped = self.store.reap(BATCH)
+        """Put jobs of dead workers back; never as the first thing that Redis hears when it is back."""
+        reaped = self._hasty.reap(BATCH)
         for job, worker in reaped:
             log.warning("job %s: its worker %s is lost: put back", job, worker)
         return len(reaped)

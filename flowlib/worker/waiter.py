@@ -16,8 +16,8 @@ from typing import Any
 
 import redis
 
-_BLOCK = 10  # seconds; the server answers at the latest then, so silence for longer means a dead connection
-_SILENCE = _BLOCK + 5
+_BLOCK = 2  # seconds; the server answers at the latest then, so silence for longer means a dead connection
+_SILENCE = 2 * _BLOCK
 
 
 class Waiter:
@@ -46,7 +46,7 @@ class Waiter:
             if pending is None or time.monotonic() - pending[1] > _SILENCE:
                 self._waiting[key] = self._ask(key, pending)
         sockets = {pending[0]._sock: key for key, pending in self._waiting.items() if pending is not None}
-        ready, _, _ = select.select([self._awake, *sockets], [], [], seconds)
+        ready, _, _ = select.select([self._awake, *sockets], [], [], min(seconds, _SILENCE))
         for each in ready:
             if each is self._awake:
                 self._awake.recv(4096)

@@ -34,6 +34,7 @@ from flowlib.records import Claim
 from flowlib.store import Store
 from flowlib.wire import FOREVER, explain
 
+from .channel import Channel
 from .housekeeping import Housekeeper
 from .news import News
 from .slot import Slot, renew
@@ -76,7 +77,7 @@ class FlowWorker(BaseWorker):
             check_functions(app.name, app.functions)
             self._stopping = False
             self.store = store or Store(app.store.url, patience=FOREVER, give_up=self._may_give_up)
-            self._hasty = Store(self.store.url, patience=0, client=self.store.client)  # for what must hold nothing up
+            self._hasty = self.store.hasty()  # for what must hold nothing up
             kwargs["connection"] = self.store.client
             self.app = app
             name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -214,11 +215,12 @@ class FlowWorker(BaseWorker):
             event_retention_ms=EVENT_RETENTION_MS, reconcile_every=self._reconcile_every,
         )  # fmt: skip
         self._waiter = Waiter(self.store.client.connection_pool, self.queue_keys())
+        self._commands = Channel(self.store.client, self.pubsub_channel_name)
         self._insist(lambda: self.store.register_app(self.app.name, self.app.functions))
         self._insist(lambda: self.store.join_events(self.app.name))
+        self._insist(self._commands.subscribe)
         self._insist(self._rq.register_birth)
         self._insist(lambda: self.set_state(WorkerStatus.IDLE))
-        self._rq.subscribe()
         capture.install()
         if threading.current_thread() is threading.main_thread():
             deadline.install()
@@ -227,6 +229,7 @@ class FlowWorker(BaseWorker):
             self._owns_process = True
         bodies = {
             "beat": self._beat,
+            "commands": self._obey,
             "housekeeper": lambda: self.housekeeper.run(self._is_stopping),
             "dispatcher": lambda: self.dispatcher.run(self._is_stopping),
         }
@@ -256,6 +259,8 @@ class FlowWorker(BaseWorker):
         self._news.end()
         self._cold.cancel()
         self.dispatcher.wake()
+        self.housekeeper.wake()
+        self._commands.hang_up()
         for thread in self._threads:
             thread.join(timeout=2.0)
         self._waiter.close()
@@ -264,7 +269,6 @@ class FlowWorker(BaseWorker):
         self._loop.close()
         try:
             self.housekeeper.resign()
-            self._rq.unsubscribe()
             self._rq.register_death()
         except redis.RedisError as error:
             log.warning("worker %s: could not say goodbye: %s", self.name, error)
@@ -337,6 +341,19 @@ class FlowWorker(BaseWorker):
 
     # -- RQ's commands -----------------------------------------------------------------------------------------------
 
+    def _obey(self) -> None:
+        while not self._stopping:
+            try:
+                said = self._commands.hear(60.0)
+                if said is not None:
+                    self.handle_payload({"data": said})
+            except redis.RedisError as error:
+                log.debug("commands: %s", error)
+                time.sleep(0.5)
+            except Exception:
+                log.exception("commands")
+        self._commands.close()
+
     def handle_payload(self, message: dict[Any, Any]) -> None:
         """RQ's commands: shutdown, stop-job and stop-execution. Stopping a step's job cancels its run."""
         payload = parse_payload(message)
@@ -355,17 +372,6 @@ class FlowWorker(BaseWorker):
         if frame is not None and frame.job.id == job:
             self.store.cancel_run(frame.run_id, f"job {job} was stopped by a command")
             slot.stop(CANCELLED, frame)
-
-    def unsubscribe(self) -> None:
-        """The base class tells its thread to stop after it has unsubscribed: often too late, and it waits for a second."""
-        if self.pubsub_thread:
-            self.pubsub_thread.stop()
-        super().unsubscribe()  # type: ignore[no-untyped-call]
-
-    def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:  # noqa: ARG002
-        """The base class lets its thread die of anything but a ConnectionError: commands would go unheard."""
-        log.debug("commands: %s", exc)
-        time.sleep(0.5)
 
     def _set_connection(self, connection: redis.Redis) -> redis.Redis:
         return connection  # the base class would raise the socket timeout to minutes; we never block for long

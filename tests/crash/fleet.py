@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from flowlib.testing import run_worker
+from tests import access
 
 from . import ledger
 
@@ -28,10 +29,15 @@ _alone = threading.Lock()  # starting a process asks all others for their exit c
 
 
 class WorkerProcess:
-    """One worker of the app at MODULE:APP; its step bodies note what they do in `notes`, its own log is beside that."""
+    """One worker of the app at MODULE:APP; its step bodies note what they do in `notes`, its own log is beside that.
+
+    It may do no more than deploy/redis.conf lets it, on a server that knows of that.
+    """
 
     def __init__(self, location: str, url: str, notes: Path, **settings: Any) -> None:
-        self._process = _forks.Process(target=_work, args=(location, url, str(notes), settings), daemon=True)
+        settings.setdefault("ledger_url", url)
+        args = (location, access.limited(url), str(notes), settings)
+        self._process = _forks.Process(target=_work, args=args, daemon=True)
         with _alone:
             self._process.start()
 
@@ -83,5 +89,5 @@ def _work(location: str, url: str, notes: str, settings: dict[str, Any]) -> None
     os.dup2(log, 1)
     os.dup2(log, 2)
     logging.basicConfig(level=logging.WARNING)
-    os.environ[ledger.PATH], os.environ[ledger.URL] = notes, url
+    os.environ[ledger.PATH], os.environ[ledger.URL] = notes, settings.pop("ledger_url")
     run_worker(location, url, **settings)

@@ -24,6 +24,7 @@ from flowlib import App, Event
 from flowlib.server import Server
 from flowlib.store import Store
 from flowlib.testing import AFTER, BEFORE, check_invariants, cut
+from tests import access
 
 from .fleet import WorkerProcess, until
 from .ledger import AGAIN, START, Ledger
@@ -48,7 +49,9 @@ class Survival:
 
 @pytest.fixture
 def databases(tmp_path: Path) -> Iterator[Server]:
-    with Server.start(tmp_path / "server", config={"databases": str(FURTHEST + 1)}) as server:
+    with Server.start(
+        tmp_path / "server", config={"databases": str(FURTHEST + 1), **access.config(tmp_path)}
+    ) as server:
         yield server
 
 

@@ -19,6 +19,7 @@ from flowlib import App, Event, ServerError
 from flowlib.server import Server
 from flowlib.store import Store
 from flowlib.testing import check_invariants
+from tests import access
 
 from .fleet import WorkerProcess
 from .ledger import AGAIN, Ledger
@@ -29,7 +30,7 @@ SETTLING = 40.0  # seconds that the runs get to end once nobody is killed any mo
 
 @pytest.fixture
 def durable_server(tmp_path: Path) -> Iterator[Server]:
-    with Server.start(tmp_path / "server", config={"appendfsync": "always"}) as server:
+    with Server.start(tmp_path / "server", config={"appendfsync": "always", **access.config(tmp_path)}) as server:
         yield server
 
 

@@ -1,0 +1,164 @@
+"""Every trouble that a server can be in, while workers work on it: they wait, go on by themselves, and repeat nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from flowlib.server import Server
+from tests import access
+
+from .troubled import Fleet
+
+Trouble = Callable[[Fleet], None]
+A_WHILE = 0.4
+
+
+@pytest.fixture
+def fleet(fresh_server: Server, tmp_path: Path) -> Iterator[Fleet]:
+    """On database 1: then a connection says SELECT, too, before it can be used."""
+    fleet = Fleet(fresh_server, tmp_path / "notes", db=1)
+    yield fleet
+    fleet.close()
+
+
+def scripts_flushed(fleet: Fleet) -> None:
+    again_and_again(fleet.client.script_flush)
+
+
+def clients_killed(fleet: Fleet) -> None:
+    def kill() -> None:
+        for kind in ("normal", "pubsub"):
+            fleet.client.execute_command("CLIENT", "KILL", "TYPE", kind)
+
+    again_and_again(kill)
+
+
+def paused(fleet: Fleet) -> None:
+    fleet.client.client_pause(round(A_WHILE * 1000))
+    fleet.endure(A_WHILE)
+
+
+def full(fleet: Fleet) -> None:
+    """Runs under way go on."""
+    fleet.client.config_set("maxmemory", 1)
+    time.sleep(A_WHILE)
+    fleet.client.config_set("maxmemory", 0)
+
+
+def busy(fleet: Fleet) -> None:
+    """Somebody's script does not come to an end, and new connections are made meanwhile."""
+
+    def spin() -> None:
+        with pytest.raises(redis.ResponseError, match=r"[Ss]cript killed"):
+            fleet.client.eval("while true do end", 0)
+
+    fleet.client.config_set("busy-reply-threshold", 10)
+    thread = threading.Thread(target=spin)
+    thread.start()
+    fleet.endure(A_WHILE / 2)
+    fleet.proxy.cut()
+    fleet.endure(A_WHILE / 2)
+    fleet.client.script_kill()
+    thread.join()
+
+
+def read_only(fleet: Fleet) -> None:
+    """A replica of a master that is not there."""
+    fleet.client.replicaof("127.0.0.1", "1")
+    fleet.endure(A_WHILE)
+    fleet.client.replicaof("NO", "ONE")
+
+
+def slow(fleet: Fleet) -> None:
+    fleet.proxy.delay = 0.05
+    assert fleet.goes_on()
+    fleet.proxy.delay = 0.0
+
+
+def other_password(fleet: Fleet) -> None:
+    allow(fleet, "resetpass", ">changed")
+    fleet.proxy.cut()
+    fleet.endure(A_WHILE)
+    allow(fleet, "resetpass", f">{access.PASSWORD}")
+
+
+def user_disabled(fleet: Fleet) -> None:
+    allow(fleet, "off")
+    fleet.proxy.cut()
+    fleet.endure(A_WHILE)
+    allow(fleet, "on")
+
+
+def not_permitted(fleet: Fleet) -> None:
+    allow(fleet, "-evalsha")
+    fleet.endure(A_WHILE / 2)
+    allow(fleet, "nocommands")
+    fleet.proxy.cut()
+    fleet.endure(A_WHILE / 2)
+    allow(fleet, *access.rule())
+
+
+def allow(fleet: Fleet, *rules: str) -> None:
+    fleet.client.execute_command("ACL", "SETUSER", access.USER, *rules)
+
+
+def again_and_again(act: Callable[[], Any]) -> None:
+    end = time.monotonic() + A_WHILE
+    while time.monotonic() < end:
+        act()
+        time.sleep(0.02)
+
+
+TROUBLES: list[Trouble] = [
+    scripts_flushed, clients_killed, paused, full, busy, read_only, slow, other_password, user_disabled, not_permitted,
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_workers_wait_and_go_on_by_themselves_whatever_befalls_their_server(fleet: Fleet) -> None:
+    """BEHAVIOURS 146, 37; I3, I4, I5."""
+    fleet.start(runs=20 * len(TROUBLES), seconds=len(TROUBLES))
+    for trouble in TROUBLES:
+        trouble(fleet)
+        assert fleet.goes_on(), trouble.__name__
+    assert fleet.faults() == []
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("round", range(3))
+@pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: trouble.__name__)
+def test_workers_go_on_by_themselves_after(trouble: Trouble, round: int, fleet: Fleet) -> None:
+    """BEHAVIOURS 146, 37; I3, I4, I5: five times in a row, with four workers."""
+    fleet.start(workers=4, runs=200, seconds=8.0)
+    for _ in range(5):
+        trouble(fleet)
+        assert fleet.goes_on()
+    assert fleet.faults() == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "seconds",
+    [1, 5, pytest.param(30, marks=pytest.mark.chaos), pytest.param(300, marks=pytest.mark.chaos)],
+)
+def test_an_outage_of_any_length_costs_nothing_but_its_time(seconds: float, fleet: Fleet) -> None:
+    """BEHAVIOURS 146, DESIGN §7; I3, I4, I5.
+
+    Leases run out meanwhile. Yet who lives is heard before anything is taken away, so what was finished is recorded, and
+    no body is started again.
+    """
+    fleet.start(lease_ms=2000)
+    fleet.server.kill()
+    fleet.endure(seconds)
+    fleet.server.restart()
+    assert fleet.faults() == []
