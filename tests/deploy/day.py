@@ -113,11 +113,10 @@ class Day:
 
     def work_as_rq(self) -> None:
         """On one queue, on two, and in a burst: RQ takes its jobs by different commands."""
-        for queues, limit in (
-            (["flow"], {"max_jobs": 2}),
-            (["flow", "other"], {"max_jobs": 2}),
-            (["flow"], {"burst": True}),
-        ):
+        ways: list[tuple[list[str], dict[str, Any]]] = [
+            (["flow"], {"max_jobs": 2}), (["flow", "other"], {"max_jobs": 2}), (["flow"], {"burst": True}),
+        ]  # fmt: skip
+        for queues, limit in ways:
             (run,) = self.started("chores.async")
             SimpleWorker(queues, connection=self.client, serializer=JSONSerializer).work(**limit)
             assert self.app.runs.get(run).result == 4
