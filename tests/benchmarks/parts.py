@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from tests.benchmarks import backlog, growth, latency, memory, sending, steps, timers
+from tests.benchmarks import backlog, growth, latency, memory, scaling, sending, steps, timers
 from tests.benchmarks.roster import FLOWLIB, SYSTEMS, System
 
 MORE, LESS = "more", "less"  # is better
@@ -153,6 +153,37 @@ PARTS: tuple[Part, ...] = (
                     Column("end_mb", "  MB at the end"),
                 ),
                 "The growth is the slope of a line through 30 or so readings after the warm-up.",
+            ),
+        ),
+        rounds=1,
+    ),
+    Part(
+        "scaling", scaling.measure, (FLOWLIB,),
+        (
+            Table(
+                "What a step takes, of a run of ten, in place",
+                (
+                    Column("server_us", "server: µs of CPU"), Column("worker_us", "worker: µs of CPU"),
+                    Column("bytes_in", "bytes sent to the server"), Column("bytes_out", "bytes received from it"),
+                    Column("aof_bytes", "bytes of its append-only file"),
+                    Column("connections", "connections of a worker process with one queue"),
+                    Column("idle_trips", "round trips a second of a worker that is idle"),
+                    Column("idle_us", "server: µs of CPU per idle worker, at each job that comes"),
+                    Column("finished_bytes", "bytes of memory of a run, just finished"),
+                    Column("kept_bytes", "  later, until its retention is over"),
+                ),
+                "A step has its share of its run's start and end.",
+            ),
+            Table(
+                f"{scaling.MANY:,} steps a second, calculated",
+                (
+                    Column("servers", f"servers, each {scaling.LOAD:.0%} busy"),
+                    Column("worker_processes", f"worker processes, each {scaling.LOAD:.0%} busy with flowlib's own work"),
+                    Column("gigabits", "gigabits a second between them"),
+                    Column("aof_gb", "GB a second of append-only files"),
+                    Column("minute_gb", "GB of memory for what RQ keeps for a minute"),
+                    Column("hour_gb", "GB of memory for finished runs, per hour of retention"),
+                ),
             ),
         ),
         rounds=1,

@@ -36,7 +36,7 @@ def measure(system: System, scale: float) -> dict[str, float]:
 def _costs(at: Bench, before: list[float], runs: int) -> dict[str, float]:
     """By step and by finished run; worker's start and end are in it."""
     commands, reads, cpu = ((a - b) / (runs * STEPS) for a, b in zip(_books(at.client), before, strict=True))
-    total, kept = _bytes(at)
+    total, kept = bytes_of(at)
     return {
         "commands": commands,
         "round_trips": reads,
@@ -56,7 +56,7 @@ def _books(client: redis.Redis) -> list[float]:
     ]
 
 
-def _bytes(at: Bench) -> tuple[int, int]:
+def bytes_of(at: Bench) -> tuple[int, int]:
     """What all keys of all databases take, and what those take that do not expire shortly."""
     total = kept = 0
     for database in at.client.info("keyspace"):

@@ -173,6 +173,17 @@ def test_a_step_that_ends_after_its_owner_was_killed_is_recorded_with_the_replic
     assert check_invariants(site.store) == []
 
 
+def test_several_shards_of_one_cluster_are_told_apart_by_their_prefixes(nodes: Cluster) -> None:
+    url = nodes.url(nodes.others[0])
+    homes = {}
+    for tag in ("{shop-1}", "{shop-2}", "{shop-3}", "{shop-4}"):
+        store = Store(url, keys=Keys(f"{tag}:flow", f"{tag}:rq"))
+        App("shop").connect(store=store).send(Event("placed", {}))
+        (homes[tag],) = (node.server.port for node in nodes.primaries if node.client.keys(f"{tag}*"))
+        store.close()
+    assert len({*homes.values()}) > 1, homes
+
+
 def test_doctor_warns_of_a_plain_address_of_a_node(nodes: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOW_KEY_PREFIX", KEYS.prefix)
     monkeypatch.setenv("RQ_KEY_PREFIX", KEYS.rq)
