@@ -76,16 +76,16 @@ class Shard:
 
     def owner(self) -> Address:
         """As remembered, else as a node says. Raises ConnectionError or TimeoutError when none does."""
-        problem: Exception | None = None
-        for node in () if self._owner else self._nodes:
+        if (remembered := self._owner) is not None:
+            return remembered
+        problem: Exception = ConnectionError("no node of the cluster is known")
+        for node in self._nodes:
             try:
-                self._owner = self._learn(node)
-                break
+                self._owner = found = self._learn(node)
+                return found
             except (ConnectionError, TimeoutError) as error:
                 problem = error
-        if self._owner is None:
-            raise problem or ConnectionError("no node of the cluster is known")
-        return self._owner
+        raise problem
 
     def is_at(self, owner: Address) -> None:
         """The owner that was has said so."""
