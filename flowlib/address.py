@@ -37,15 +37,20 @@ _SENTINEL_PORT = 26379
 _SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 
 
+class Unusable(ValueError):
+    """Why a URL cannot be used, in words that quote nothing of it: it may hold a password."""
+
+
 def connect(url: str, keys: Keys | None = None, **options: Any) -> redis.Redis:
-    """A client with a pool of its own; what the URL says wins over `options`. Raises ValueError.
+    """A client with a pool of its own; what the URL says wins over `options`. Raises ValueError, of which only
+    an `Unusable` may be shown.
 
     Of a cluster it is the node that has these keys, by default those that the environment names. Raises ConfigError when
     they are not all on one node.
     """
     parts = urlsplit(url)
     if parts.scheme not in _SCHEMES:
-        raise ValueError(f"it begins with none of {', '.join(f'{scheme}://' for scheme in _SCHEMES)}")
+        raise Unusable(f"it begins with none of {', '.join(f'{scheme}://' for scheme in _SCHEMES)}")
     options = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, **options}
     if parts.scheme != "unix":
         options["socket_keepalive"] = True
@@ -53,12 +58,13 @@ def connect(url: str, keys: Keys | None = None, **options: Any) -> redis.Redis:
         options.setdefault("retry", AGAIN)
     kwargs = {**options, **_named_by(url, parts, keys or Keys())}
     if kwargs["socket_timeout"] < _LEAST_TIMEOUT:
-        raise ValueError(f"its socket_timeout must be at least {_LEAST_TIMEOUT:g} seconds")
+        raise Unusable(f"its socket_timeout must be at least {_LEAST_TIMEOUT:g} seconds")
     pool = ConnectionPool(**kwargs)
     try:
         pool.connection_class(**pool.connection_kwargs)
     except (TypeError, redis.RedisError) as error:  # an option that does not exist, a value that it cannot have
-        raise ValueError(str(error).replace("Connection.__init__() got an", "there is an")) from None
+        told = str(error).replace("Connection.__init__() got an", "there is an")
+        raise (ValueError if "@" in parts.query else Unusable)(told) from None  # of a password with a question mark
     return redis.Redis.from_pool(pool)
 
 
@@ -113,7 +119,7 @@ def _behind_sentinels(parts: SplitResult) -> dict[str, Any]:
     user, _, hosts = parts.netloc.rpartition("@")
     master, _, db = parts.path.strip("/").partition("/")
     if not hosts or not master:
-        raise ValueError("it must name Sentinels and a master: redis+sentinel://host:26379,host:26379/MASTER")
+        raise Unusable("it must name Sentinels and a master: redis+sentinel://host:26379,host:26379/MASTER")
     scheme = parts.scheme.removesuffix("+sentinel")
     kwargs = parse_url(f"{scheme}://{user}{'@' if user else ''}host/{db}?{parts.query}")
     tls = kwargs.pop("connection_class", None) is SSLConnection
@@ -141,5 +147,5 @@ def _behind_sentinels(parts: SplitResult) -> dict[str, Any]:
 def _host_and_port(text: str) -> tuple[str, int]:
     parts = urlsplit(f"//{text}")
     if not parts.hostname:
-        raise ValueError("one of its Sentinels has no host")
+        raise Unusable("one of its Sentinels has no host")
     return parts.hostname, parts.port or _SENTINEL_PORT

@@ -18,7 +18,7 @@ from typing import Any, cast
 import msgpack
 import redis
 
-from .address import connect, shown
+from .address import Unusable, connect, shown
 from .errors import ServerError
 from .function import Function
 from .keys import Keys
@@ -55,7 +55,10 @@ class Store:
         try:
             self.client = client or connect(url, self.keys)
         except ValueError as error:
-            why = "" if "@" in url or "password" in url else f": {error}"  # it may quote a part of the password
+            hidden = not isinstance(error, Unusable) and (
+                "@" in url or "password" in url
+            )  # it may quote a part of that
+            why = "" if hidden else f": {error}"
             raise ServerError(f"{shown(url)!r} is no Redis URL{why}; e.g. redis://127.0.0.1:6379/0") from None
         self._local: Any = threading.local()
         self._labels: dict[tuple[str, str, str], str] = {}

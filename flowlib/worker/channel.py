@@ -12,8 +12,8 @@ from typing import Any
 
 import redis
 
-_ASK = 2.0  # seconds between two questions
-_SILENCE = 6.0  # seconds without any answer after which the connection counts as dead
+_ASK = 1.0  # seconds between two questions
+_SILENCE = 3.0  # seconds without any answer after which the connection counts as dead
 
 
 class Channel:

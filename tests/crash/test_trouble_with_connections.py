@@ -11,20 +11,19 @@ import pytest
 from flowlib.server import Server
 
 from .proxy import DOWN, UP
-from .troubled import Fleet
+from .troubled import Proxied, proxied
 
 PER_CUT = 4000  # bytes on average
 
 
 @pytest.fixture
-def fleet(fresh_server: Server, tmp_path: Path) -> Iterator[Fleet]:
-    fleet = Fleet(fresh_server, tmp_path / "notes")
-    yield fleet
-    fleet.close()
+def fleet(fresh_server: Server, tmp_path: Path) -> Iterator[Proxied]:
+    with proxied(fresh_server, tmp_path / "notes") as fleet:
+        yield fleet
 
 
 @pytest.mark.slow
-def test_connections_cut_at_any_byte_lose_and_repeat_nothing(fleet: Fleet) -> None:
+def test_connections_cut_at_any_byte_lose_and_repeat_nothing(fleet: Proxied) -> None:
     """BEHAVIOURS 146; I1, I3, I5: and nothing waits for a lease to run out."""
     cut_again_and_again(fleet, workers=2, runs=60, at_least=100)
 
@@ -32,12 +31,12 @@ def test_connections_cut_at_any_byte_lose_and_repeat_nothing(fleet: Fleet) -> No
 @pytest.mark.chaos
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("round", range(4))
-def test_connections_cut_thousands_of_times_lose_and_repeat_nothing(fleet: Fleet, round: int) -> None:
+def test_connections_cut_thousands_of_times_lose_and_repeat_nothing(fleet: Proxied, round: int) -> None:
     """BEHAVIOURS 146; I1, I3, I5."""
     cut_again_and_again(fleet, workers=4, runs=1200, at_least=2000)
 
 
-def cut_again_and_again(fleet: Fleet, workers: int, runs: int, at_least: int) -> None:
+def cut_again_and_again(fleet: Proxied, workers: int, runs: int, at_least: int) -> None:
     fleet.start(workers, runs, seconds=runs / 60)
     seed = random.randrange(2**32)
     print(f"seed {seed}")
@@ -61,7 +60,7 @@ def gaps(chance: random.Random) -> Iterator[int]:
     "directions",
     [pytest.param((UP, DOWN), id="both-ways"), pytest.param((DOWN,), id="replies-only", marks=pytest.mark.chaos)],
 )
-def test_connections_that_fall_silent_are_given_up_and_made_anew(fleet: Fleet, directions: tuple[str, ...]) -> None:
+def test_connections_that_fall_silent_are_given_up_and_made_anew(fleet: Proxied, directions: tuple[str, ...]) -> None:
     """BEHAVIOURS 146; I3, I5: as when a firewall forgets them. Those that only listen notice it as well."""
     fleet.start()
     fleet.proxy.hush(*directions)

@@ -14,25 +14,24 @@ import redis
 from flowlib.server import Server
 from tests import access
 
-from .troubled import Fleet
+from .troubled import Proxied, proxied
 
-Trouble = Callable[[Fleet], None]
+Trouble = Callable[[Proxied], None]
 A_WHILE = 0.4
 
 
 @pytest.fixture
-def fleet(fresh_server: Server, tmp_path: Path) -> Iterator[Fleet]:
+def fleet(fresh_server: Server, tmp_path: Path) -> Iterator[Proxied]:
     """On database 1: then a connection says SELECT, too, before it can be used."""
-    fleet = Fleet(fresh_server, tmp_path / "notes", db=1)
-    yield fleet
-    fleet.close()
+    with proxied(fresh_server, tmp_path / "notes", db=1) as fleet:
+        yield fleet
 
 
-def scripts_flushed(fleet: Fleet) -> None:
+def scripts_flushed(fleet: Proxied) -> None:
     again_and_again(fleet.client.script_flush)
 
 
-def clients_killed(fleet: Fleet) -> None:
+def clients_killed(fleet: Proxied) -> None:
     def kill() -> None:
         for kind in ("normal", "pubsub"):
             fleet.client.execute_command("CLIENT", "KILL", "TYPE", kind)
@@ -40,19 +39,19 @@ def clients_killed(fleet: Fleet) -> None:
     again_and_again(kill)
 
 
-def paused(fleet: Fleet) -> None:
+def paused(fleet: Proxied) -> None:
     fleet.client.client_pause(round(A_WHILE * 1000))
     fleet.endure(A_WHILE)
 
 
-def full(fleet: Fleet) -> None:
+def full(fleet: Proxied) -> None:
     """Runs under way go on."""
     fleet.client.config_set("maxmemory", 1)
     time.sleep(A_WHILE)
     fleet.client.config_set("maxmemory", 0)
 
 
-def busy(fleet: Fleet) -> None:
+def busy(fleet: Proxied) -> None:
     """Somebody's script does not come to an end, and new connections are made meanwhile."""
 
     def spin() -> None:
@@ -69,34 +68,34 @@ def busy(fleet: Fleet) -> None:
     thread.join()
 
 
-def read_only(fleet: Fleet) -> None:
+def read_only(fleet: Proxied) -> None:
     """A replica of a master that is not there."""
     fleet.client.replicaof("127.0.0.1", "1")
     fleet.endure(A_WHILE)
     fleet.client.replicaof("NO", "ONE")
 
 
-def slow(fleet: Fleet) -> None:
+def slow(fleet: Proxied) -> None:
     fleet.proxy.delay = 0.05
     assert fleet.goes_on()
     fleet.proxy.delay = 0.0
 
 
-def other_password(fleet: Fleet) -> None:
+def other_password(fleet: Proxied) -> None:
     allow(fleet, "resetpass", ">changed")
     fleet.proxy.cut()
     fleet.endure(A_WHILE)
     allow(fleet, "resetpass", f">{access.PASSWORD}")
 
 
-def user_disabled(fleet: Fleet) -> None:
+def user_disabled(fleet: Proxied) -> None:
     allow(fleet, "off")
     fleet.proxy.cut()
     fleet.endure(A_WHILE)
     allow(fleet, "on")
 
 
-def not_permitted(fleet: Fleet) -> None:
+def not_permitted(fleet: Proxied) -> None:
     allow(fleet, "-evalsha")
     fleet.endure(A_WHILE / 2)
     allow(fleet, "nocommands")
@@ -105,7 +104,7 @@ def not_permitted(fleet: Fleet) -> None:
     allow(fleet, *access.rule())
 
 
-def allow(fleet: Fleet, *rules: str) -> None:
+def allow(fleet: Proxied, *rules: str) -> None:
     fleet.client.execute_command("ACL", "SETUSER", access.USER, *rules)
 
 
@@ -123,7 +122,7 @@ TROUBLES: list[Trouble] = [
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_workers_wait_and_go_on_by_themselves_whatever_befalls_their_server(fleet: Fleet) -> None:
+def test_workers_wait_and_go_on_by_themselves_whatever_befalls_their_server(fleet: Proxied) -> None:
     """BEHAVIOURS 146, 37; I3, I4, I5."""
     fleet.start(runs=20 * len(TROUBLES), seconds=len(TROUBLES))
     for trouble in TROUBLES:
@@ -136,7 +135,7 @@ def test_workers_wait_and_go_on_by_themselves_whatever_befalls_their_server(flee
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("round", range(3))
 @pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: trouble.__name__)
-def test_workers_go_on_by_themselves_after(trouble: Trouble, round: int, fleet: Fleet) -> None:
+def test_workers_go_on_by_themselves_after(trouble: Trouble, round: int, fleet: Proxied) -> None:
     """BEHAVIOURS 146, 37; I3, I4, I5: five times in a row, with four workers."""
     fleet.start(workers=4, runs=200, seconds=8.0)
     for _ in range(5):
@@ -151,7 +150,7 @@ def test_workers_go_on_by_themselves_after(trouble: Trouble, round: int, fleet: 
     "seconds",
     [1, 5, pytest.param(30, marks=pytest.mark.chaos), pytest.param(300, marks=pytest.mark.chaos)],
 )
-def test_an_outage_of_any_length_costs_nothing_but_its_time(seconds: float, fleet: Fleet) -> None:
+def test_an_outage_of_any_length_costs_nothing_but_its_time(seconds: float, fleet: Proxied) -> None:
     """BEHAVIOURS 146, DESIGN §7; I3, I4, I5.
 
     Leases run out meanwhile. Yet who lives is heard before anything is taken away, so what was finished is recorded, and

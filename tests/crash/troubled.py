@@ -1,4 +1,4 @@
-"""Workers that reach their server through a proxy only, runs for them to work on, and what is asked of them after any trouble.
+"""Workers, runs for them to work on, and what is asked of both after any trouble.
 
 Asked is: nobody exits, nobody spins or connects in a frenzy while nothing can be done, all go on by themselves, each
 event has started one run which ends right, each attempt's body was started once, and RQ's commands are still heard.
@@ -32,17 +32,14 @@ CONNECTS = 25  # a second at most and per worker, with its handful of threads
 
 
 class Fleet:
-    """Workers and a producer, all behind the proxy; the test's own hands (`app`, `store`) reach the server directly."""
+    """Workers and a producer at `url`; the test's own hands (`app`, `store`) reach the server directly."""
 
-    def __init__(self, server: Server, notes: Path, *, db: int = 0) -> None:
-        self.server = server
-        self.proxy = Proxy(server.socket)
-        user = f"{access.USER}:{access.PASSWORD}"
-        self.url = f"redis://{user}@127.0.0.1:{self.proxy.port}/{db}?socket_timeout=2"
-        self._direct = server.url.replace("db=0", f"db={db}")
-        self.store = Store(self._direct)
+    def __init__(self, direct: str, url: str, notes: Path) -> None:
+        self.url = url
+        self.store = Store(direct)
         self.client = self.store.client
         self.app = App("mixture").connect(store=self.store)
+        self._direct = direct
         self._notes = notes
         self._workers: dict[str, WorkerProcess] = {}
         self._runs = 0
@@ -66,6 +63,12 @@ class Fleet:
         started, active = (int(self.client.zcard(key)) for key in (keys.runs("mixture"), keys.active("mixture")))
         return started - active
 
+    def send_again(self) -> None:
+        """All events with their ids, as a producer may that has doubts."""
+        assert self._producer is not None
+        self._producer.join()
+        self.app.send([self._event(number) for number in range(self._runs)])
+
     def goes_on(self) -> bool:
         """Whether another run ends, if there is one left."""
         before = self.ended()
@@ -74,8 +77,8 @@ class Fleet:
         return False
 
     def endure(self, seconds: float) -> None:
-        """Let trouble last in which no worker can do anything: none may end, spin, or connect again and again."""
-        began, connections = time.monotonic(), self.proxy.connections
+        """Let trouble last in which no worker can do anything: none may end, or spin."""
+        began = time.monotonic()
         before = {name: _cpu_seconds(worker.pid) for name, worker in self._workers.items()}
         for name, worker in self._workers.items():
             if worker.ends(within=max(0.0, began + seconds - time.monotonic())):
@@ -86,9 +89,6 @@ class Fleet:
             spent = _cpu_seconds(worker.pid) - before[name]
             if spent > IDLE_CPU * took + 0.1:
                 self._faults.append(f"{name} spent {spent:.2f} s of CPU in {took:.2f} s of waiting")
-        made = self.proxy.connections - connections
-        if made > CONNECTS * len(self._workers) * (took + 1):
-            self._faults.append(f"{made} connections were made in {took:.2f} s")
 
     def wait(self) -> None:
         """Until all is sent, and has ended."""
@@ -99,12 +99,12 @@ class Fleet:
         except AssertionError:
             self._faults.append(f"not all runs have ended: {self._log()}")
 
-    def faults(self) -> list[str]:
-        """What is wrong after all runs have ended."""
+    def faults(self, *, forgetful: bool = False) -> list[str]:
+        """What is wrong after all runs have ended; `forgetful`: the server may have lost what it had confirmed."""
         self.wait()
         self._faults += check_invariants(self.store)
         self._faults += self._wrong_runs()
-        self._faults += self._wrong_bodies()
+        self._faults += [] if forgetful else self._repetitions()
         self._faults += self._deaf_workers()
         return self._faults
 
@@ -113,7 +113,6 @@ class Fleet:
             worker.kill()
         if self._producer is not None:
             self._producer.join()
-        self.proxy.close()
         self.store.close()
 
     # -- below -------------------------------------------------------------------------------------------------------
@@ -125,12 +124,15 @@ class Fleet:
         for number in range(self._runs):
             while True:
                 try:
-                    app.send(Event(KINDS[number % len(KINDS)], {}, id=f"event-{number}"))
+                    app.send(self._event(number))
                     break
                 except ServerError:
                     time.sleep(0.05)
             time.sleep(pause)
         store.close()
+
+    def _event(self, number: int) -> Event[Any]:
+        return Event(KINDS[number % len(KINDS)], {}, id=f"event-{number}")
 
     def _wrong_runs(self) -> Iterator[str]:
         found = self.app.runs.list(limit=2 * self._runs)
@@ -141,17 +143,19 @@ class Fleet:
         for run in found:
             if (run.status, run.result) != ("completed", 4):
                 yield f"run {run.id}: {run.function} is {run.status} ({run.state}) with {run.result}: {run.error}"
+        for line in Ledger(self._notes).lines():
+            if line.word == AGAIN:
+                yield f"{line.run} {line.step} was recorded and was started again"
+
+    def _repetitions(self) -> Iterator[str]:
+        """While all workers live, nothing is taken from any of them."""
+        lines = Ledger(self._notes).lines()
+        starts = Counter((line.run, line.step, line.attempt) for line in lines if line.word == START)
+        yield from (f"the body of {body} was started {times} times" for body, times in starts.items() if times > 1)
+        for run in self.app.runs.list(limit=2 * self._runs):
             for entry in self.app.runs.history(run.id):
                 if entry.kind in ("lost", "recovered"):
                     yield f"run {run.id}: its step {entry.step} was taken from {entry.worker}, which lives"
-
-    def _wrong_bodies(self) -> Iterator[str]:
-        lines = Ledger(self._notes).lines()
-        yield from (
-            f"{line.run} {line.step} was recorded and was started again" for line in lines if line.word == AGAIN
-        )
-        starts = Counter((line.run, line.step, line.attempt) for line in lines if line.word == START)
-        yield from (f"the body of {body} was started {times} times" for body, times in starts.items() if times > 1)
 
     def _deaf_workers(self) -> Iterator[str]:
         for name in self._workers:
@@ -164,6 +168,34 @@ class Fleet:
 
     def _log(self) -> str:
         return Path(f"{self._notes}.log").read_text()[-5000:]
+
+
+class Proxied(Fleet):
+    """All of them behind a proxy, which counts how often they connect."""
+
+    def __init__(self, server: Server, notes: Path, db: int = 0) -> None:
+        self.server = server
+        self.proxy = Proxy(server.socket)
+        url = f"redis://{access.USER}:{access.PASSWORD}@127.0.0.1:{self.proxy.port}/{db}?socket_timeout=2"
+        super().__init__(server.url.replace("db=0", f"db={db}"), url, notes)
+
+    def endure(self, seconds: float) -> None:
+        """Nor may they connect again and again."""
+        before = self.proxy.connections
+        super().endure(seconds)
+        made = self.proxy.connections - before
+        if made > CONNECTS * len(self._workers) * (seconds + 1):
+            self._faults.append(f"{made} connections were made in {seconds} s")
+
+
+@contextlib.contextmanager
+def proxied(server: Server, notes: Path, db: int = 0) -> Iterator[Proxied]:
+    fleet = Proxied(server, notes, db)
+    try:
+        yield fleet
+    finally:
+        fleet.close()
+        fleet.proxy.close()
 
 
 def _cpu_seconds(pid: int) -> float:

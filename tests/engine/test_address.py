@@ -79,6 +79,12 @@ def test_a_url_that_cannot_be_meant_is_refused_at_the_door(url: str) -> None:
         Store(url)
 
 
+def test_what_is_wrong_is_said_of_a_url_with_a_password_too() -> None:
+    """A mistake that is easily made: TLS options without TLS."""
+    with pytest.raises(ServerError, match="ssl_ca_certs"):
+        Store("redis://ann:secret@host?ssl_ca_certs=/etc/ca.pem")
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -86,6 +92,7 @@ def test_a_url_that_cannot_be_meant_is_refused_at_the_door(url: str) -> None:
         "redis+sentinel://ann:secret@a,b",
         "redis://host:port?password=secret",
         "redis+sentinel://a:port/main?sentinel_password=secret&db=1",
+        "redis://ann:my?secret=1@host",
     ],
 )
 def test_no_password_is_shown_not_even_of_a_wrong_url(url: str) -> None:
