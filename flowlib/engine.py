@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TypeVar
 
 from . import capture, outcome
 from .attempt import StepCall, body
+from .board import Line
 from .codec import decode, encode
 from .deadline import TIMEOUT, BodyStopped, Deadline
 from .errors import ConfigError, Interrupt, PayloadError, StepTimeout, WorkerLost
@@ -53,6 +54,7 @@ class Engine:
         rng: random.Random | None = None,
         exec_prefix: str = "",
         driver: Driver | None = None,
+        line: Line | None = None,
     ) -> None:
         self.store = store
         self.worker = worker
@@ -61,10 +63,12 @@ class Engine:
         self.rng = rng or random.Random()
         self.frame: Frame | None = None
         self._done = (0, 0, 0.0)
+        self._jobs = 0
         self._token = f"{exec_prefix}{self.rng.getrandbits(64):016x}"
         self._executions = 0
         self.confirmed = 0.0  # when Redis last said that the lease stands
         self.driver: Driver = driver or OwnLoop()
+        self.line = line or Line()
 
     def next_exec(self) -> str:
         self._executions += 1
@@ -74,11 +78,14 @@ class Engine:
         """Run the claimed job, and as many of its successors as may stay here."""
         self.confirmed = now()
         frame = self.frame = Frame(self, fn, claim, by_rq)
+        self.line.hold(claim.lease.name)
         try:
             frame.play()
         finally:
             self.frame = None
+            self.line.free()
             ok, failed, seconds = frame.job.done
+            self._jobs += ok + failed
             self._done = (self._done[0] + ok, self._done[1] + failed, self._done[2] + seconds)
         return frame
 
@@ -86,6 +93,12 @@ class Engine:
     def is_sure(self) -> bool:
         """Does the lease stand for some time, by what was last heard? Else this process has been paused, or cut off."""
         return now() - self.confirmed < self.lease_ms / 2000
+
+    @property
+    def jobs(self) -> int:
+        """How many have ended here so far."""
+        frame = self.frame
+        return self._jobs + (0 if frame is None else sum(frame.job.done[:2]))
 
     def take_done(self) -> tuple[int, int, float]:
         """Jobs ended well, failed, and the seconds of their bodies, since the last time that this was asked."""
@@ -262,6 +275,9 @@ class Frame:
         call = StepCall(self, op, target, settled)
         if op.key == journal.mine:
             self._speak()
+            if call.open and self.job.overdue:
+                self.job.overdue = False
+                self.fail(call, StepTimeout(op.id, settled.timeout or 0.0), settled.timeout or 0.0)
             if call.open and self._given_up:
                 self.fail(call, WorkerLost(op.id, self.job.losses), 0.0)
         return call
@@ -311,9 +327,11 @@ class Frame:
     def enter(self, call: StepCall) -> None:
         self._calling = call
         self.recorder.step, self.recorder.attempt = call.op.key, self.job.attempt
+        self._engine.line.body(call.options.timeout)
 
     def leave(self) -> None:
         self._calling = None
+        self._engine.line.rest()
         self._speak()
 
     def commit(self, call: StepCall, seconds: float) -> None:
@@ -366,7 +384,7 @@ class Frame:
         if reason == DRAINED:
             self.job.release("shutdown")
         else:
-            why = "was cancelled" if reason == CANCELLED else f"the lease of job {self.lease.job} was lost"
+            why = "was cancelled" if reason == CANCELLED else f"the lease of job {self.job.id} was lost"
             log.warning("run %s: %s: what step %r did here is dropped", self.run_id, why, call.op.id)
         self._unwind()
 

@@ -42,6 +42,7 @@ class HeldJob:
         self.lease: Lease = claim.lease
         self.journal = Journal(claim.memos, claim.step, claim.kind)
         self.attempt, self.calls, self.losses = claim.attempt, claim.calls, claim.losses
+        self.overdue = claim.overdue
         self.recorded = claim.step in claim.memos
         self.memo_bytes = claim.bytes
         self.done: tuple[int, int, float] = (0, 0, 0.0)  # jobs ended well, failed, and their seconds

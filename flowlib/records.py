@@ -79,10 +79,11 @@ class Claim:
     record: dict[str, bytes]
     memos: dict[str, Memo]
     bytes: int
+    overdue: bool = False  # the attempt ran over its time, and its process was killed
 
 
 def read_claim(reply: list[Any], worker: str, exec: str) -> Claim:
-    job, queue, step, kind, attempt, calls, losses, waited, record, memos = reply
+    job, queue, step, kind, attempt, calls, losses, waited, record, memos, overdue = reply
     run = {k.decode(): v for k, v in zip(record[::2], record[1::2], strict=True)}
     lease = Lease(
         worker, exec, job.decode(), job[:26].decode(), run["app"].decode(), run["function"].decode(), queue.decode()
@@ -90,7 +91,7 @@ def read_claim(reply: list[Any], worker: str, exec: str) -> Claim:
     known = {text(k): unpack_memo(v) for k, v in zip(memos[::2], memos[1::2], strict=True)}
     return Claim(
         lease, text(step), kind.decode(), int(attempt), int(calls), int(losses), float(waited), run, known,
-        sum(map(len, memos[1::2])),
+        sum(map(len, memos[1::2])), bool(overdue),
     )  # fmt: skip
 
 

@@ -328,12 +328,16 @@ class Store:
         fired, wait = self._call("fire_due", at_most, key=self.keys.timers)
         return int(fired), int(wait)
 
-    def reap(self, at_most: int = 100, worker: str = "") -> list[tuple[str, str]]:
+    def reap(
+        self, at_most: int = 100, worker: str = "", *, blameless: bool = False, overdue: Iterable[str] = ()
+    ) -> list[tuple[str, str]]:
         """Jobs of dead workers that were put back, each with the worker that had it.
 
-        Those whose leases have run out; or those of a worker that is known to have died, at once.
+        Those whose leases have run out; or those of a worker that is known to have died, at once. When that was ended on
+        purpose its jobs are blameless: handed back, and no loss is counted; but for those of `overdue` leases: the
+        attempt has run into its timeout, and whoever claims the job next says so.
         """
-        flat = [part.decode() for part in self._call("reap", at_most, worker)]
+        flat = [part.decode() for part in self._call("reap", at_most, worker, int(blameless), *overdue)]
         return list(zip(flat[::2], flat[1::2], strict=True))
 
     def reconcile_run(self, run: str, spec: JobSpec) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import shutil
 import signal
@@ -17,8 +18,10 @@ from flowlib.address import shown
 from flowlib.errors import ConfigError
 from flowlib.server import INSTALL, Server
 from flowlib.store import Store
-from flowlib.worker.start import put_back
+from flowlib.worker.keeper import Keeper
+from flowlib.worker.start import worker_command
 from flowlib.worker.supervisor import Supervisor
+from flowlib.worker.worker import LEASE_MS
 
 from .connection import DEV_FOLDER, connected
 from .functions import declared
@@ -51,18 +54,13 @@ def command(app: str, workers: int, queues: str, reload: bool, fresh: bool, redi
         url = given or stack.enter_context(_server(fresh)).url
         store = stack.enter_context(connected(url))
         click.echo(f"flow dev: Redis is {shown(url)}")
-        arguments = [app, *(["--queues", queues] if queues else [])]
+        arguments = [app, "--grace", str(GRACE), *(["--queues", queues] if queues else [])]
         if redis_url or not given:  # before what the app itself says; FLOW_REDIS_URL is handed down as it is
             arguments += ["--redis-url", url]
-        children = Supervisor(
-            workers,
-            arguments,
-            {**os.environ, "FLOW_REDIS_URL": url},
-            prefix="dev",
-            grace=GRACE,
-            say=lambda line: click.echo(f"flow dev: {line}", err=True),
-            bury=lambda name: put_back(store, name),
-        )
+        _tell_of_workers()
+        environment = {**os.environ, "FLOW_REDIS_URL": url}
+        keeper = Keeper(LEASE_MS / 1000)
+        children = Supervisor(workers, worker_command(arguments), environment, keeper, prefix="dev", grace=GRACE)
         stack.callback(children.stop)
         children.start()
         return _watch(children, store, stopping, reload)
@@ -105,6 +103,13 @@ def _watch(children: Supervisor, store: Store, stopping: threading.Event, reload
             _hint(store)
     click.echo("flow dev: stopping")
     return 0
+
+
+def _tell_of_workers() -> None:
+    """Only what is not as it should be."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("flow dev: %(message)s"))
+    logging.getLogger("flowlib.supervisor").addHandler(handler)
 
 
 def _ticks(stopping: threading.Event) -> Iterator[list[str]]:

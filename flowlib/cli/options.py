@@ -16,6 +16,7 @@ redis_url = click.option(
 as_json = click.option("--json", "as_json", is_flag=True, help="For programs instead of people.")
 run_id = click.argument("run_id", metavar="RUN")
 
+_SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -43,3 +44,14 @@ class Moment(click.ParamType[datetime]):
             return datetime.fromisoformat(value).astimezone()
         except (ValueError, OverflowError):
             self.fail(f"{value!r} is no ISO time, like 2026-11-22T18:30:00Z", param, ctx)
+
+
+class Size(click.ParamType[int]):
+    """Bytes: `512M`, `2G`, or a number."""
+
+    name = "512M"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if match := re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)B?", str(value), re.IGNORECASE):
+            return round(float(match[1]) * _SIZES[match[2].upper()])
+        return self.fail(f"{value!r} is no size, like 512M or 2G", param, ctx)

@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
 --#include clock run job
 -- renew_leases: a worker's heartbeat: extend the leases that it knows of (an orphaned claim is not renewed, so it is reaped).
+-- A supervisor renews those of all its workers, and keeps these registered with RQ while they cannot speak for themselves.
 -- KEYS   1 {P}:leases   and {P}:run:{run} {R}:worker:{w} {R}:worker:{w}:executions, those of the libraries
--- ARGV   1 P  2 R  3 worker  4 lease ms  5 worker key's lifetime s  6, 7 jobs that it ended well, and failed, since last
+-- ARGV   1 P  2 R  3 worker, '' for a supervisor  4 lease ms  5 worker key's lifetime s  6, 7 jobs that it ended well, and failed, since last
 --        8 seconds that they took  9.. leases
 -- reply  {1 or 0: is the worker registered with RQ, a lease that was lost, …}
 local worker, until_ms = ARGV[3], NOW + tonumber(ARGV[4])
@@ -17,6 +18,9 @@ for i = 9, #ARGV do
       redis.call('HSET', job_key(job), 'last_heartbeat', now)
       local execution = R .. ':execution:' .. job .. ':' .. exec_of(lease)
       if redis.call('EXISTS', execution) == 1 then redis.call('HSET', execution, 'last_heartbeat', NOW / 1000) end
+    end
+    if worker == '' then
+      redis.call('EXPIRE', R .. ':worker:' .. (redis.call('HGET', job_key(job), 'worker_name') or ''), ARGV[5])
     end
   else
     lost[#lost + 1] = lease

@@ -13,6 +13,7 @@ import redis
 
 from flowlib import capture
 from flowlib.app import App
+from flowlib.board import Line
 from flowlib.engine import LOST, Engine, Frame, now
 from flowlib.loop import Driver
 from flowlib.records import Claim
@@ -32,13 +33,13 @@ class Slot:
         lease_ms: int,
         may_stay: Callable[[float], bool],
         driver: Driver | None = None,
+        line: Line | None = None,
     ) -> None:
         self.store = store.alone()
         self._hasty = hasty  # for what must hold nothing up
         self._worker = worker
         self._app = app
-        self.engine = Engine(self.store, worker, lease_ms=lease_ms, may_stay=may_stay, driver=driver)
-        self.jobs = 0  # that were claimed and played
+        self.engine = Engine(self.store, worker, lease_ms=lease_ms, may_stay=may_stay, driver=driver, line=line)
         self._seen = self._shown = ""  # jobs: the one at the last beat, the last that RQ's registries list
 
     @property
@@ -61,10 +62,7 @@ class Slot:
             self.store.release_job(lease, f"unknown function {what}", delay_ms=1000)
             return
         log.info("run %s: %s claimed", lease.run, claim.step or "start")
-        try:
-            self.engine.play(function, claim)
-        finally:
-            self.jobs += 1
+        self.engine.play(function, claim)
 
     def close(self) -> None:
         self.engine.close()

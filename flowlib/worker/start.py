@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -18,9 +19,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flowlib.app import App
+from flowlib.board import Board
 from flowlib.errors import ConfigError
-from flowlib.store import RedisError, Store
+from flowlib.store import Store
 
+from .keeper import Keeper
 from .supervisor import Supervisor
 from .worker import BUDGET, GRACE, LEASE_MS, FlowWorker
 
@@ -39,51 +42,55 @@ def start(
     lease_ms: int = LEASE_MS,
     budget: float = BUDGET,
     grace: float = GRACE,
+    threads: int = 1,
+    max_jobs: int | None = None,
     metrics_at: tuple[str, int] | None = None,
+    board: Board | None = None,
 ) -> None:
     """Run the functions of `app` until SIGTERM, or with `burst` until nothing is queued. Raises ConfigError."""
     app.connect(redis_url)
+    if board is not None:
+        board.note(redis_url)
     if name is not None:
         _refuse_taken(name, app.store)
     with ExitStack() as stack:
         if metrics_at is not None:
             stack.callback(_serve_metrics(redis_url, *metrics_at))
-        FlowWorker(queues, name, app=app, lease_ms=lease_ms, budget=budget, grace=grace).work(burst=burst)
+        worker = FlowWorker(
+            queues, name, app=app, lease_ms=lease_ms, budget=budget, grace=grace, threads=threads, board=board
+        )
+        worker.work(burst=burst, max_jobs=max_jobs)
 
 
 def start_many(
     count: int,
-    redis_url: str,
     arguments: Sequence[str],
     *,
     name: str | None = None,
     burst: bool = False,
-    grace: float = GRACE,
+    lease: float = LEASE_MS / 1000,
     metrics_at: tuple[str, int] | None = None,
+    **limits: Any,
 ) -> int:
-    """That many worker processes under a supervisor, which imports nothing of the app. Returns an exit code."""
-    store = Store(redis_url)
-    with ExitStack() as stack:
+    """That many worker processes under a supervisor, which imports nothing of the app. Returns an exit code.
+
+    `arguments` are those of `flow worker`, `limits` those of the Supervisor.
+    """
+
+    def open_store(url: str) -> Store:
         if metrics_at is not None:
-            stack.callback(_serve_metrics(redis_url, *metrics_at))
-        return Supervisor(
-            count,
-            arguments,
-            os.environ,
-            prefix=name or f"{socket.gethostname()}-{os.getpid()}",
-            grace=grace,
-            say=log.warning,
-            bury=lambda worker: put_back(store, worker),
-        ).run(once=burst)
+            stack.callback(_serve_metrics(url, *metrics_at))
+        return Store(url, patience=0)
+
+    prefix = name or f"{socket.gethostname()}-{os.getpid()}"
+    keeper = Keeper(lease, open_store)
+    with ExitStack() as stack:
+        return Supervisor(count, worker_command(arguments), os.environ, keeper, prefix=prefix, **limits).run(once=burst)
 
 
-def put_back(store: Store, worker: str) -> None:
-    """What a worker process had when it died goes on elsewhere at once. With Redis away, its lease will run out."""
-    try:
-        for job, _ in store.reap(worker=worker):
-            log.warning("job %s: its worker %s has died: put back", job, worker)
-    except RedisError as error:
-        log.warning("worker %s has died, and its job waits for its lease to run out: %s", worker, error)
+def worker_command(arguments: Sequence[str]) -> list[str]:
+    """One worker as a process of its own."""
+    return [sys.executable, "-m", "flowlib.cli", "worker", *arguments]
 
 
 def _refuse_taken(name: str, store: Store) -> None:
@@ -113,6 +120,7 @@ def end_early_in_good_order() -> None:
 
 def end_with(lifeline: int) -> None:
     """End this process at once when the pipe closes, and so when whoever holds its other end dies, however it does."""
+    os.set_inheritable(lifeline, False)
 
     def watch() -> None:
         os.read(lifeline, 1)

@@ -25,6 +25,7 @@ from rq.worker import BaseWorker, WorkerStatus
 
 from flowlib import capture, deadline
 from flowlib.app import App
+from flowlib.board import Board, Line
 from flowlib.dispatch import Dispatcher, check_functions
 from flowlib.engine import CANCELLED, DRAINED
 from flowlib.function import DEFAULT_QUEUE
@@ -69,6 +70,7 @@ class FlowWorker(BaseWorker):
         budget: float = BUDGET,
         grace: float = GRACE,
         threads: int = 1,
+        board: Board | None = None,
         reconcile_every: float = 15.0,
         **kwargs: Any,
     ) -> None:
@@ -87,7 +89,7 @@ class FlowWorker(BaseWorker):
         self.lease_ms, self.budget, self.grace = lease_ms, budget, grace
         self.worker_ttl = max(60, 6 * lease_ms // 1000)
         self._reconcile_every = reconcile_every
-        self.threads = threads
+        self.threads, self.board, self._max_jobs = threads, board, FOREVER
         self.slots: list[Slot] = []
         self._gone = False  # a second signal: do not even wait for Redis any more
         self._drain_by = FOREVER
@@ -100,18 +102,19 @@ class FlowWorker(BaseWorker):
 
     def work(self, burst: bool = False, *_: Any, max_jobs: int | None = None, **_rest: Any) -> bool:
         """Claim and run jobs until told to stop; with `burst`, until nothing is queued. Tells whether anything was run."""
+        self._max_jobs = max_jobs or FOREVER
         self._start(burst)
         try:
             if self.threads == 1:
-                self._serve(self.slots[0], burst, max_jobs)
+                self._serve(self.slots[0], burst)
             else:
-                self._serve_many(burst, max_jobs)
+                self._serve_many(burst)
         finally:
             self._finish()
         return self._jobs > 0
 
-    def _serve(self, slot: Slot, burst: bool, max_jobs: int | None) -> None:
-        while not self._stopping and (max_jobs is None or self._jobs < max_jobs):
+    def _serve(self, slot: Slot, burst: bool) -> None:
+        while not self._stopping and not self._worn:
             if burst:
                 self.dispatcher.dispatch(self.dispatcher.fresh())
             found = self._claim(slot)
@@ -123,13 +126,13 @@ class FlowWorker(BaseWorker):
             else:
                 self._wait(found)
 
-    def _serve_many(self, burst: bool, max_jobs: int | None) -> None:
+    def _serve_many(self, burst: bool) -> None:
         """One thread for each slot; this one watches the queues, and hears signals."""
         broken: list[BaseException] = []
 
         def serve(slot: Slot) -> None:
             try:
-                self._serve(slot, burst, max_jobs)
+                self._serve(slot, burst)
             except BaseException as error:
                 broken.append(error)
             finally:
@@ -182,7 +185,11 @@ class FlowWorker(BaseWorker):
 
     @property
     def _jobs(self) -> int:
-        return sum(slot.jobs for slot in self.slots)
+        return sum(slot.engine.jobs for slot in self.slots)
+
+    @property
+    def _worn(self) -> bool:
+        return self._max_jobs != FOREVER and self._jobs >= self._max_jobs
 
     @property
     def _idle(self) -> bool:
@@ -193,7 +200,7 @@ class FlowWorker(BaseWorker):
         return self._gone or (self._stopping and (self._idle or time.monotonic() > self._drain_by))
 
     def _may_stay(self, since: float) -> bool:
-        return not self._stopping and time.monotonic() - since < self.budget
+        return not self._stopping and time.monotonic() - since < self.budget and not self._worn
 
     # -- birth and death ---------------------------------------------------------------------------------------------
 
@@ -203,9 +210,9 @@ class FlowWorker(BaseWorker):
         self.slots = [
             Slot(
                 self.store, self._hasty, self.name, self.app, lease_ms=self.lease_ms, may_stay=self._may_stay,
-                driver=None if self.threads == 1 else self._loop.driver(),
+                driver=None if self.threads == 1 else self._loop.driver(), line=Line(self.board, number),
             )
-            for _ in range(self.threads)
+            for number in range(self.threads)
         ]  # fmt: skip
         self.dispatcher = Dispatcher(
             self.app.name, self.app.functions, self.app.location, self.store, self.name, self.lease_ms
@@ -239,6 +246,8 @@ class FlowWorker(BaseWorker):
             thread = threading.Thread(target=body, name=f"flow-{name}", daemon=True)
             thread.start()
             self._threads.append(thread)
+        if self.board is not None:
+            self.board.report(0)
         log.info("worker %s: app %s, queues %s", self.name, self.app.name, ", ".join(self.queue_names()))
 
     def _insist(self, act: Callable[[], object]) -> None:
@@ -321,6 +330,8 @@ class FlowWorker(BaseWorker):
                     self._renew()
                 for slot in self.slots:
                     slot.publish()
+                if self.board is not None:
+                    self.board.report(self._jobs)
             except redis.RedisError as error:
                 log.debug("heartbeat: %s", error)
             except Exception:

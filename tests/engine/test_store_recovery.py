@@ -121,6 +121,48 @@ def test_a_lease_of_a_recorded_step_is_reaped_and_its_body_needs_not_run_again(d
     assert desk.claim("bert").memos.keys() == {"1:a"}
 
 
+def test_what_a_worker_had_that_was_ended_on_purpose_is_handed_back_without_a_loss(desk: Desk) -> None:
+    """BEHAVIOURS 37. Other workers' jobs stay where they are."""
+    lease = desk.at_step()
+    other = desk.at_step(event_id="other", worker="bert")
+    assert desk.store.reap(worker="anna", blameless=True) == [(lease.job, "anna")]
+    again = desk.claim("carl")
+    assert (again.lease.job, again.attempt, again.losses, again.overdue) == (lease.job, 1, 0, False)
+    assert desk.commit(other) == "recorded"
+    assert desk.faults() == []
+
+
+def test_of_a_worker_that_was_killed_for_one_lease_only_that_one_is_overdue_until_its_attempt_has_failed(
+    desk: Desk,
+) -> None:
+    """Also when whoever claimed it first died before it could say so."""
+    guilty, other = desk.at_step(), desk.at_step(event_id="other")
+    desk.store.reap(worker="anna", blameless=True, overdue=[guilty.name])
+    claims = {claim.lease.run: claim for claim in (desk.claim("bert"), desk.claim("bert"))}
+    assert {run: claim.overdue for run, claim in claims.items()} == {guilty.run: True, other.run: False}
+    desk.store.reap(worker="bert")
+    claims = {claim.lease.run: claim for claim in (desk.claim("carl"), desk.claim("carl"))}
+    assert {run: claim.overdue for run, claim in claims.items()} == {guilty.run: True, other.run: False}
+    assert desk.fail(claims[guilty.run].lease, delay_ms=0) == "retrying"
+    assert desk.claim("dora").overdue is False
+    assert desk.faults() == []
+
+
+def test_a_supervisor_renews_the_leases_of_all_its_workers_and_keeps_them_registered(desk: Desk) -> None:
+    """BEHAVIOURS 131: for those that cannot do it themselves."""
+    client, leases = (
+        desk.store.client,
+        [desk.at_step(event_id=name, worker=name, lease_ms=0) for name in ("anna", "bert")],
+    )
+    for name in ("anna", "bert"):
+        client.hset(f"rq:worker:{name}", "birth", "today")
+        client.expire(f"rq:worker:{name}", 5)
+    assert desk.store.renew_leases("", 60_000, 60, [leases[0].name, "gone:1", leases[1].name]) == (False, ["gone:1"])
+    assert desk.store.reap() == []
+    assert [client.ttl(f"rq:worker:{name}") > 5 for name in ("anna", "bert")] == [True, True]
+    assert client.keys("rq:worker:") == []
+
+
 # -- timers ----------------------------------------------------------------------------------------------------------
 
 

@@ -33,7 +33,7 @@ LAYERS = """
     wire
     address
     keys cluster
-    capture deadline loop
+    board capture deadline loop
     step timeline
     journal
     server function retry cron codec shape hints scalar model ulid errors

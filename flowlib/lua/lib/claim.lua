@@ -2,11 +2,12 @@
 -- KEYS   those of lib/run.lua and lib/job.lua, {P}:memo:{run}
 
 -- Nil unless the job is the one that its run waits for; then it is leased, and all that a worker needs is returned:
--- {job, queue, step, kind, attempt, calls, losses, seconds waited, run's hash, memos}
+-- {job, queue, step, kind, attempt, calls, losses, seconds waited, run's hash, memos,
+-- 1 if its last attempt ran over its time and was killed, else 0}
 local function take_job(job, worker, exec, lease_ms)
   local key = job_key(job)
   local f = redis.call('HMGET', key, 'flow_run', 'origin', 'flow_step', 'flow_kind', 'flow_attempt', 'flow_calls',
-    'flow_losses', 'flow_queued', 'flow_lease', 'worker_name')
+    'flow_losses', 'flow_queued', 'flow_lease', 'worker_name', 'flow_overdue')
   local run, queue, lease = f[1], f[2], job .. ':' .. exec
   local record = redis.call('HGETALL', run_key(run))
   local r = {}
@@ -28,5 +29,5 @@ local function take_job(job, worker, exec, lease_ms)
     observe(r.app, 'queue_wait', queue, '', WAIT_EDGES, waited)
   end
   return {job, queue, f[3], f[4], f[5] or '1', f[6] or '1', f[7] or '0', string.format('%.6f', waited), record,
-    redis.call('HGETALL', P .. ':memo:' .. run)}
+    redis.call('HGETALL', P .. ':memo:' .. run), f[11] == (f[5] or '1') and 1 or 0}
 end
