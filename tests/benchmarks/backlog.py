@@ -9,7 +9,7 @@ from statistics import median
 from flowlib.keys import Keys
 from tests.benchmarks.bench import BATCH, Bench, Process, bench, percentile, rate, used_memory
 from tests.benchmarks.roster import System
-from tests.benchmarks.timers import late
+from tests.benchmarks.timers import GAP, Naps
 
 WAITING = 100_000
 SLEEPING = 100_000
@@ -69,7 +69,7 @@ def _sleeping(system: System, scale: float) -> dict[str, float]:
         halfway = used_memory(at.client)
         _fall_asleep(at, workers, 10 + sleeping // 2, sleeping - sleeping // 2)
         after = used_memory(at.client)
-        overshoot = late(at, workers, max(4, round(NAPS * scale)))
+        overshoot = Naps(at, workers).late([number * GAP for number in range(max(4, round(NAPS * scale)))])
     return {
         "sleeping": sleeping,
         "sleeping_bytes": (after - before) / sleeping,

@@ -90,7 +90,8 @@ PARTS: tuple[Part, ...] = (
                     Column("second_p99", f"{timers.CROWD:,} in one\nsecond: p99"),
                     Column("instant_p99", "at one\ninstant: p99"),
                 ),
-                "From the due time to the step's body. The crowd's due times are spread evenly over that second.",
+                "From the due time to the step's body. The crowd's due times are spread evenly over that second, or all "
+                "the same; there is none where a worker makes too few steps in a second.",
             ),
         ),
         rounds=2,
