@@ -24,7 +24,7 @@ from tests.benchmarks.profiling import profile
 from tests.benchmarks.results import Results, machine
 from tests.benchmarks.roster import FLOWLIB, SYSTEMS, System, missing
 
-QUICK = 0.05  # of all counts, in one round
+QUICK = 0.03  # of all counts, in one round
 PROFILED_RUNS = 200
 STORED = ["show", "markdown", "chart"]  # what is to be done with a stored result
 
