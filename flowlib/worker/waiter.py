@@ -17,7 +17,7 @@ from typing import Any
 import redis
 
 _BLOCK = 2  # seconds; the server answers at the latest then, so silence for longer means a dead connection
-_SILENCE = 2 * _BLOCK
+_SILENCE = _BLOCK + 1
 
 
 class Waiter:

@@ -276,12 +276,18 @@ class FlowWorker(BaseWorker):
         for slot in self.slots:
             slot.close()
         self._loop.close()
-        try:
-            self.housekeeper.resign()
-            self._rq.register_death()
-        except redis.RedisError as error:
-            log.warning("worker %s: could not say goodbye: %s", self.name, error)
+        self._say_goodbye()
         log.info("worker %s: stopped", self.name)
+
+    def _say_goodbye(self) -> None:
+        for last in (False, True):  # the first connection that comes to hand may have been dead for long
+            try:
+                self.housekeeper.resign()
+                self._rq.register_death()
+                return
+            except redis.RedisError as error:
+                if last:
+                    log.warning("worker %s: could not say goodbye: %s", self.name, error)
 
     @property
     def _rq(self) -> Any:

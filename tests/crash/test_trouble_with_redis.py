@@ -124,7 +124,7 @@ TROUBLES: list[Trouble] = [
 @pytest.mark.timeout(120)
 def test_workers_wait_and_go_on_by_themselves_whatever_befalls_their_server(fleet: Proxied) -> None:
     """BEHAVIOURS 146, 37; I3, I4, I5."""
-    fleet.start(runs=20 * len(TROUBLES), seconds=len(TROUBLES))
+    fleet.start(runs=12 * len(TROUBLES), seconds=0.6 * len(TROUBLES))
     for trouble in TROUBLES:
         trouble(fleet)
         assert fleet.goes_on(), trouble.__name__

@@ -1,0 +1,157 @@
+"""Workers and producers whose clocks are an hour off: the server's clock decides, and only what is displayed may differ."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flowlib import App
+from flowlib.server import Server
+from flowlib.store import Store
+from flowlib.testing import check_invariants
+from tests import access
+
+from . import ledger
+from .fleet import until
+from .ledger import END, START, Ledger
+from .waiting import gate
+
+ROOT = Path(__file__).parents[2]
+HOUR = 3600
+
+
+class Station:
+    """Processes with clocks of their own, on one server."""
+
+    def __init__(self, server: Server, notes: Path) -> None:
+        self.notes = notes
+        self.store = Store(server.url)
+        self.url = access.limited(server.url)
+        self._environment = {**os.environ, ledger.PATH: str(notes), ledger.URL: server.url}
+        self._workers: dict[str, subprocess.Popen[bytes]] = {}
+
+    def flow(self, off: float, *arguments: str) -> subprocess.Popen[bytes]:
+        """A `flow` command in a process whose clock is off by so many seconds."""
+        command = [
+            sys.executable,
+            "-m",
+            "tests.crash.wrong_clock",
+            str(off),
+            "flow",
+            *arguments,
+            "--redis-url",
+            self.url,
+        ]
+        with self.notes.with_suffix(".log").open("ab") as log:
+            return subprocess.Popen(command, cwd=ROOT, env=self._environment, stdout=log, stderr=log)
+
+    def worker(self, off: float, app: str, *settings: str) -> None:
+        name = f"off-by-{off}"
+        self._workers[name] = self.flow(off, "worker", f"tests.crash.{app}:app", "--name", name, *settings)
+
+    def send(self, app: App, off: float, name: str) -> str:
+        """The id of the run that an event from such a process has started."""
+        assert self.flow(off, "send", name, "--id", f"{name}{off}").wait(30) == 0, self.log()
+        (run,) = until(lambda: app.runs.of_event(f"{name}{off}"))
+        return str(run)
+
+    def stop(self) -> None:
+        for worker in self._workers.values():
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(30) == 0, self.log()
+
+    def count(self, word: str) -> int:
+        return sum((line.word, line.step) == (word, "wait") for line in Ledger(self.notes).lines())
+
+    def beats(self) -> None:
+        """Until each worker has renewed its leases once more."""
+
+        def heard() -> list[object]:
+            """When from each, as RQ's tools show it."""
+            return [self.store.client.hget(f"rq:worker:{name}", "last_heartbeat") for name in self._workers]
+
+        before = heard()
+        until(lambda: all(now and now != was for was, now in zip(before, heard(), strict=True)))
+
+    def log(self) -> str:
+        return self.notes.with_suffix(".log").read_text()
+
+    def close(self) -> None:
+        for worker in self._workers.values():
+            worker.kill()
+            worker.wait()
+        self.store.close()
+
+
+@pytest.fixture
+def station(fresh_server: Server, tmp_path: Path) -> Iterator[Station]:
+    station = Station(fresh_server, tmp_path / "notes")
+    yield station
+    station.close()
+
+
+def test_the_clock_of_these_tests_is_wrong_indeed() -> None:
+    asked = f"""
+from tests.crash.wrong_clock import shift
+shift({HOUR})
+import time
+from datetime import UTC, datetime
+print(time.time(), datetime.now(UTC).timestamp())
+"""
+    said = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, check=True)
+    assert [HOUR - 60 < float(told) - time.time() < HOUR + 60 for told in said.stdout.split()] == [True, True]
+
+
+@pytest.mark.slow
+def test_runs_sleep_retry_and_end_as_ever(station: Station) -> None:
+    """BEHAVIOURS 150: no sleep ends early, none late, no event is lost, and histories are in the server's time."""
+    app = App("mixture").connect(store=station.store)
+    for off in (HOUR, -HOUR):
+        station.worker(off, "mixture")
+    runs = [station.send(app, *each) for each in ((HOUR, "sleepy"), (-HOUR, "sleepy"), (-HOUR, "flaky"))]
+    for run in runs:
+        assert app.runs.result(run, 30) == 4
+        assert early_or_late(app, run) == []
+        assert [entry for entry in app.runs.history(run) if abs(entry.at - time.time()) > 600] == []
+    assert check_invariants(station.store) == []
+    station.stop()
+
+
+def early_or_late(app: App, run: str) -> list[str]:
+    """Sleeps that were over before their time, or a minute after it."""
+    faults = []
+    until_when: dict[str, float] = {}
+    for entry in app.runs.history(run):
+        if entry.kind == "sleeping":
+            until_when[entry.step] = entry.detail["until"] / 1000
+        elif entry.kind == "queued" and entry.step in until_when:
+            late = entry.at - until_when.pop(entry.step)
+            if not 0 <= late < 60:
+                faults.append(f"{entry.step} ended {late:.3f} s after its time")
+    return [*faults, *(f"{step} never ended" for step in until_when)]
+
+
+@pytest.mark.slow
+def test_a_lease_holds_between_workers_two_hours_apart(station: Station) -> None:
+    """BEHAVIOURS 150: neither takes the other's step away, however long that runs."""
+    app = App("waiting").connect(store=station.store)
+    for off in (HOUR, -HOUR):
+        station.worker(off, "waiting", "--lease", "0.5")
+    runs = [station.send(app, off, "crash.wait") for off in (HOUR, -HOUR)]
+    until(lambda: station.count(START) == 2)
+    for _ in range(3):
+        station.beats()
+    gate(station.notes).touch()
+    for run in runs:
+        app.runs.result(run, 30)
+        assert [entry.kind for entry in app.runs.history(run) if entry.kind == "lost"] == []
+    assert station.count(START) == station.count(END) == 2
+    assert check_invariants(station.store) == []
+    station.stop()
