@@ -52,7 +52,7 @@ class Runs:
 
         >>> app.runs.list(function="import-contacts", event="upload-17")
         """
-        oldest = _milliseconds(since)
+        oldest = self._oldest(since)
         found: Listed[Run] = []
         for run in self._newest_first(oldest):
             if (
@@ -154,6 +154,17 @@ class Runs:
         return [run.decode() for run in found if run is not None]
 
     # -- below: reading ----------------------------------------------------------------------------------------------
+
+    def _oldest(self, since: datetime | timedelta | None) -> float:
+        """In ms. How long ago is counted by the server's clock, as the runs are dated by it."""
+        if since is None:
+            return 0
+        if isinstance(since, datetime):
+            return since.timestamp() * 1000
+        store = self._store()
+        with _Explained(store):
+            seconds, micros = store.client.time()
+        return (seconds + micros / 1e6 - since.total_seconds()) * 1000
 
     def _apps(self) -> Listed[str]:
         if self._app is not None:
@@ -260,9 +271,3 @@ def _entry(raw: bytes) -> HistoryEntry:
 
 def _when(ms: float) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC)
-
-
-def _milliseconds(since: datetime | timedelta | None) -> float:
-    if since is None:
-        return 0
-    return (datetime.now(UTC) - since if isinstance(since, timedelta) else since).timestamp() * 1000

@@ -1,5 +1,5 @@
 #!lua
---#include clock run metrics job claim
+--#include clock run metrics job queue claim
 -- adopt_job: a stock RQ worker has popped this job by its own means; give it a lease, so that only one reports (I2).
 -- KEYS   1 {P}:leases   and those of the libraries
 -- ARGV   1 P  2 R  3 worker  4 execution id  5 lease ms  6 job  7 execution id that we had, when the callback takes over
@@ -10,5 +10,6 @@ if not f[1] then return 'unknown' end
 local held = f[2] and exec_of(f[2])
 if held and held ~= mine and held ~= exec and is_held(f[2]) then return 'leased' end
 if held then redis.call('ZREM', P .. ':leases', f[2]) end
-redis.call('ZREM', P .. ':timers', job)
-return take_job(job, worker, exec, tonumber(ARGV[5])) or 'stale'
+local taken = take_job(job, worker, exec, tonumber(ARGV[5]))
+if taken then redis.call('ZREM', P .. ':timers', job) end
+return taken or 'stale'

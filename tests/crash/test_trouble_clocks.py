@@ -155,3 +155,34 @@ def test_a_lease_holds_between_workers_two_hours_apart(station: Station) -> None
     assert station.count(START) == station.count(END) == 2
     assert check_invariants(station.store) == []
     station.stop()
+
+
+@pytest.mark.slow
+def test_an_rq_scheduler_with_a_fast_clock_wakes_nobody(station: Station) -> None:
+    """BEHAVIOURS 150: it puts jobs into their queue an hour early; whoever finds one there puts it back to its time."""
+    app = App("waiting").connect(store=station.store)
+    station.worker(0, "waiting")
+    run = station.send(app, 0, "crash.nap")
+    until(lambda: app.runs.get(run).state == "sleeping")
+    for _ in range(2):
+        schedule_as_rq(station, HOUR)
+    app.runs.result(run, 30)
+    assert [each.kind for each in app.runs.history(run) if each.kind in ("lost", "recovered")] == []
+    assert early_or_late(app, run) == []
+    assert check_invariants(station.store) == []
+    station.stop()
+
+
+def schedule_as_rq(station: Station, off: float) -> None:
+    """One round of a scheduler of RQ's, in a process whose clock is off."""
+    round = f"""
+from tests.crash.wrong_clock import shift
+shift({off})
+from rq.scheduler import RQScheduler
+from flowlib.address import connect
+scheduler = RQScheduler(["flow"], connection=connect({station.url!r}))
+assert scheduler.acquire_locks()
+scheduler.enqueue_scheduled_jobs()
+scheduler.release_locks()
+"""
+    subprocess.run([sys.executable, "-c", round], cwd=ROOT, check=True)

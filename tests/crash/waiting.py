@@ -37,3 +37,8 @@ def waiting(event: Event[dict[str, Any]], step: Step) -> int:
     waited = step.run("wait", wait, step)
     step.run("go-on", go_on, step)
     return waited
+
+
+@app.function(on="crash.nap")
+def napping(event: Event[dict[str, Any]], step: Step) -> None:
+    step.sleep("nap", 2.5)

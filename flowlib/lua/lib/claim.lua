@@ -1,7 +1,7 @@
 -- Taking a job that is due: shared by claim_job (from a queue) and adopt_job (one that a stock RQ worker has popped).
--- KEYS   those of lib/run.lua and lib/job.lua, {P}:memo:{run}
+-- KEYS   those of lib/run.lua, lib/job.lua and lib/queue.lua, {P}:memo:{run}
 
--- Nil unless the job is the one that its run waits for; then it is leased, and all that a worker needs is returned:
+-- Nil unless the job is the one that its run waits for, and its time has come; then it is leased, and all that a worker needs is returned:
 -- {job, queue, step, kind, attempt, calls, losses, seconds waited, run's hash, memos,
 -- 1 if its last attempt ran over its time and was killed, else 0}
 local function take_job(job, worker, exec, lease_ms)
@@ -15,6 +15,11 @@ local function take_job(job, worker, exec, lease_ms)
   if r.status ~= 'running' or r.job ~= job then
     redis.call('HSET', key, 'status', 'canceled')
     redis.call('EXPIRE', key, 60)
+    return nil
+  end
+  local due = r.due ~= '' and tonumber(redis.call('ZSCORE', P .. ':timers', job) or 0) or 0
+  if due > NOW then -- only by the clock of an RQ scheduler was it time
+    schedule_job(job, queue, due)
     return nil
   end
   local waited = (NOW - (tonumber(f[8]) or NOW)) / 1000
