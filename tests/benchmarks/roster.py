@@ -68,6 +68,11 @@ SYSTEMS: tuple[System, ...] = (
         pace=4000, peer=False, together=True,
     ),
     System(
+        "flowlib, 8 threads", "flow_chain", "flowlib-rq",
+        (*_FLOW_WORKER, f"{_module('flow_chain')}:app", "--threads", "8"),
+        "the same, eight steps at a time", pace=4000, peer=False, together=True, naps=None,
+    ),
+    System(
         "flowlib async", "flow_async_chain", "flowlib-rq", (*_FLOW_WORKER, f"{_module('flow_async_chain')}:app"),
         "the same, as `async def`", pace=3000, peer=False, together=True, naps=None,
     ),
