@@ -7,6 +7,7 @@ coroutine leaves behind are ended with it. Knows nothing of runs, steps or Redis
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import threading
 from collections.abc import Callable, Coroutine
@@ -93,7 +94,10 @@ class _Guest:
         over.add_done_callback(lambda _: self._calls.put(None))
         while (call := self._calls.get()) is not None:
             call()
-        return over.result()
+        try:
+            return over.result()
+        except concurrent.futures.CancelledError:  # which is not that of asyncio, and an Exception
+            raise asyncio.CancelledError from None
 
     async def apart(self, call: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()

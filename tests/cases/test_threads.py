@@ -1,0 +1,198 @@
+"""A worker with several threads: runs side by side, each stopped by itself, coroutines on one loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+from rq.command import send_stop_job_command
+from rq.serializers import JSONSerializer
+
+from flowlib import Event, RunCancelled
+from flowlib.testing import check_invariants
+from tests.cases.case import Case, in_place, only_async, only_sync, until
+
+THREADS = 4
+
+
+def meet(parties: threading.Barrier) -> int:
+    """Returns only if so many are here at the same time. Says on which thread."""
+    parties.wait(10)
+    return threading.get_ident()
+
+
+@in_place
+def test_as_many_runs_as_threads_are_played_at_a_time(case: Case) -> None:
+    """BEHAVIOURS 13; also blocking bodies of async functions: each on its slot's own thread. BEHAVIOURS 12."""
+    parties = threading.Barrier(THREADS)
+
+    @case.function()
+    def f(event: Any, step: Any) -> Any:
+        return (yield step.run("meet", meet, parties))
+
+    case.start(threads=THREADS)
+    runs = [case.send({"n": n}) for n in range(THREADS)]
+    assert len({case.ended(run).result for run in runs}) == THREADS
+    assert check_invariants(case.app.store) == []
+
+
+@only_async
+def test_coroutines_of_all_runs_share_one_loop(case: Case) -> None:
+    """BEHAVIOURS 12: a blocking body holds up no coroutine of another run."""
+    gate, loops = threading.Event(), set[int]()
+
+    async def wait_for_others() -> str:
+        loops.add(id(asyncio.get_running_loop()))
+        while not gate.is_set():  # noqa: ASYNC110 (of another thread)
+            await asyncio.sleep(0.001)
+        return "coroutine"
+
+    @case.function()
+    async def f(event: Any, step: Any) -> Any:
+        if event.data["block"]:
+            return await step.run("block", lambda: gate.wait(10) and "blocking")
+        return await step.run("swing", wait_for_others)
+
+    case.start(threads=THREADS)
+    runs = [case.send({"block": block}) for block in (True, False, False)]
+    until(lambda: all(case.app.runs.get(run).step for run in runs))
+    gate.set()
+    assert [case.ended(run).result for run in runs] == ["blocking", "coroutine", "coroutine"]
+    assert len(loops) == 1
+
+
+@in_place
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_timeout_ends_its_own_body_only(case: Case, blocking: bool) -> None:
+    gate = threading.Event()
+
+    def block() -> str:
+        while not gate.is_set():
+            time.sleep(0.001)
+        return "in time"
+
+    async def swing() -> str:
+        while not gate.is_set():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        return "in time"
+
+    @case.function(retries=0)
+    def f(event: Any, step: Any) -> Any:
+        return (yield step.options(timeout=event.data["timeout"]).run("work", block if blocking else swing))
+
+    case.start(threads=THREADS)
+    patient = case.send({"timeout": 60})
+    until(lambda: case.app.runs.get(patient).step == "work")
+    hasty = case.ended(case.send({"timeout": 0.05}))
+    assert hasty.error is not None
+    assert hasty.error.type == "StepTimeout"
+    gate.set()
+    assert case.ended(patient).result == "in time"
+
+
+@in_place
+def test_the_right_step_is_cancelled_by_command_and_by_name(case: Case) -> None:
+    """BEHAVIOURS 97: the others go on."""
+    gate = threading.Event()
+
+    def work(number: int) -> int:
+        while not gate.is_set():
+            time.sleep(0.001)
+        return number
+
+    @case.function()
+    def f(event: Any, step: Any) -> Any:
+        return (yield step.run("work", work, event.data["n"]))
+
+    case.start(threads=THREADS)
+    runs = [case.send({"n": n}) for n in range(3)]
+    until(lambda: all(case.app.runs.get(run).step == "work" for run in runs))
+    send_stop_job_command(case.app.store.client, f"{runs[0]}-work", serializer=JSONSerializer)
+    with pytest.raises(RunCancelled):
+        case.app.runs.result(runs[0], 10)
+    case.app.runs.cancel(runs[1], "by name")
+    until(lambda: sum(slot.frame is not None for slot in case._workers[0][0].slots) == 1)
+    gate.set()
+    assert case.ended(runs[2]).result == 2
+    assert [case.app.runs.get(run).status for run in runs] == ["cancelled", "cancelled", "completed"]
+    assert check_invariants(case.app.store) == []
+
+
+@only_sync
+def test_a_worker_that_is_to_stop_finishes_all_that_runs_and_takes_nothing_more(case: Case) -> None:
+    """BEHAVIOURS 130."""
+    parties, gate = threading.Barrier(THREADS + 1), threading.Event()
+
+    def work() -> str:
+        parties.wait(10)
+        gate.wait(10)
+        return "done"
+
+    @case.function()
+    def f(event: Any, step: Any) -> Any:
+        yield step.run("work", work)
+        return (yield step.run("later", case.body("later", "later")))
+
+    worker = case.start(threads=THREADS)
+    runs = [case.send({"n": n}) for n in range(THREADS)]
+    parties.wait(10)
+    waiting = case.send({"n": "too late"})
+    worker.stop()
+    gate.set()
+    case.join()
+    assert [case.app.runs.outputs(run) for run in runs] == [{"work": "done"}] * THREADS
+    assert case.app.runs.outputs(waiting) == {}
+    assert case.ledger == []
+    assert {case.app.runs.get(run).state for run in [*runs, waiting]} == {"queued"}
+    assert check_invariants(case.app.store) == []
+
+
+@only_async
+def test_what_a_run_leaves_on_the_loop_is_ended_with_it_and_nobody_elses(case: Case) -> None:
+    gate = threading.Event()
+
+    async def linger(name: str) -> None:
+        try:
+            while not gate.is_set():  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            case.ledger.append(f"{name} let go")
+        except asyncio.CancelledError:
+            case.ledger.append(f"{name} ended")
+            raise
+
+    @case.function()
+    async def f(event: Any, step: Any) -> Any:
+        task = asyncio.create_task(linger(event.data["name"]))
+        await step.run("begin", asyncio.sleep, 0.01)
+        if event.data["stays"]:
+            await task
+
+    case.start(threads=THREADS)
+    stays = case.send({"name": "a", "stays": True})
+    until(lambda: case.app.runs.outputs(stays))
+    assert case.run({"name": "b", "stays": False}).status == "completed"
+    assert case.ledger == ["b ended"]
+    gate.set()
+    assert case.ended(stays).status == "completed"
+    assert case.ledger == ["b ended", "a let go"]
+
+
+@in_place
+def test_many_short_runs_on_many_threads_are_all_right(case: Case) -> None:
+    @case.function(on="many")
+    def f(event: Event[Any], step: Any) -> Any:
+        total = 0
+        for n in range(3):
+            total += yield step.run(f"add-{n}", case.body(f"{event.data['n']}-{n}", n))
+        return total
+
+    case.start(threads=THREADS)
+    events = case.app.send([Event("many", {"n": n}) for n in range(60)])
+    until(lambda: all(case.app.runs.of_event(event) for event in events))
+    runs = [case.app.runs.of_event(event)[0] for event in events]
+    assert {case.ended(run).result for run in runs} == {3}
+    assert sorted(case.ledger) == sorted(f"{n}-{m}" for n in range(60) for m in range(3))
+    assert check_invariants(case.app.store) == []
