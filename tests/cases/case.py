@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import os
 import sys
 import threading
 import time
@@ -29,6 +30,7 @@ from flowlib.model import HistoryEntry
 from flowlib.worker import FlowWorker
 
 PATIENCE = 20.0
+THREADS = int(os.environ.get("FLOW_TEST_THREADS", "1"))  # of each worker
 
 Script = Callable[[Event[Any], Any], Any]
 _modules = count(1)
@@ -100,7 +102,7 @@ class Case:
 
     def start(self, max_jobs: int | None = None, queues: tuple[str, ...] = (), **settings: Any) -> FlowWorker:
         """One more worker; it is registered and listens to events when this returns."""
-        worker = FlowWorker(queues, app=self.app, **{"budget": self.way.budget, **settings})
+        worker = FlowWorker(queues, app=self.app, **{"budget": self.way.budget, "threads": THREADS, **settings})
         thread = threading.Thread(target=worker.work, kwargs={"max_jobs": max_jobs}, name="worker", daemon=True)
         thread.start()
         self._workers.append((worker, thread))
