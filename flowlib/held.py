@@ -147,10 +147,12 @@ class HeldJob:
         self.confirm()
         ended = self._end if self.recorded or error is None else outcome.of_error(error)
         lines = self._recorder.drain()
-        self._report(
-            lambda: self.store.finish_run(
+        # The verdict is read with the next claim: whatever it is, there is nothing more to be done here.
+        self._post(
+            self.store.finish_run(
                 self.lease, self._at, self._recorded_step, ended, status, result=result, error=error, lines=lines
-            )
+            ),
+            wait=not self.recorded,
         )
         self._count(ended[0])
 

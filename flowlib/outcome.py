@@ -10,6 +10,7 @@ import math
 import re
 import traceback
 import zlib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -88,24 +89,38 @@ def _drop_our_frames(told: traceback.TracebackException) -> None:
 
 def job_id(run: str, key: str) -> str:
     """RQ takes letters, digits, `_` and `-`; a step id that has anything else is shortened and told apart by a hash."""
+    return run + _suffix(key)
+
+
+@lru_cache(maxsize=10_000)
+def _suffix(key: str) -> str:
     if key == ENTRY:
-        return run
+        return ""
     occurrence, _, step_id = key.partition(":")
     if occurrence == "1" and _SAFE_ID.fullmatch(step_id):
-        return f"{run}-{step_id}"
+        return f"-{step_id}"
     readable = re.sub(r"[^A-Za-z0-9_]+", "-", step_id)[:40].strip("-")
-    return f"{run}-{readable}-{hashlib.sha1(key.encode('utf-8', 'surrogatepass')).hexdigest()[:10]}"
+    return f"-{readable}-{hashlib.sha1(key.encode('utf-8', 'surrogatepass')).hexdigest()[:10]}"
 
 
 def job_spec(lease: Lease, location: str, key: str, kind: str, options: Options, queue: str) -> JobSpec:
-    return make_job(lease.app, lease.function, lease.run, location, key, kind, options.timeout, options.queue or queue)
+    return make_job(
+        lease.app, lease.function, lease.run, location, key, kind, options.timeout, options.queue or queue
+    )  # fmt: skip
 
 
 def make_job(
     app: str, function: str, run: str, location: str, key: str, kind: str, timeout: float | None, queue: str
 ) -> JobSpec:
     """The RQ job of a step: a JSON envelope and a description that people can read."""
-    data = json.dumps([RUN_STEP, None, [run, id_of(key), location], {}]).encode()
-    told = f"{app}/{function}: {id_of(key) or 'start'}".encode("utf-8", "replace").decode()
+    before, after, told = _envelope(app, function, location, key)
     whole = -1 if timeout is None else math.ceil(timeout) + _GRACE
-    return JobSpec(job_id(run, key), key, kind, queue, whole, data, told)
+    return JobSpec(job_id(run, key), key, kind, queue, whole, f"{before}{run}{after}".encode(), told)
+
+
+@lru_cache(maxsize=10_000)
+def _envelope(app: str, function: str, location: str, key: str) -> tuple[str, str, str]:
+    """What is before and behind the run's id in the JSON that RQ's tools read, and the description."""
+    before, after = json.dumps([RUN_STEP, None, ["\0", id_of(key), location], {}]).split("\\u0000", 1)
+    told = f"{app}/{function}: {id_of(key) or 'start'}".encode("utf-8", "replace").decode()
+    return before, after, told

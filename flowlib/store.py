@@ -30,7 +30,6 @@ RedisError = redis.RedisError
 MIN_SERVER = (7, 0)
 PATIENCE = 5.0  # seconds that a producer waits for Redis
 MOST_LABELS = 1000  # that a process remembers
-_NO_METRICS = ("",) * 4
 STEP_EDGES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, "+Inf")
 
 
@@ -62,6 +61,7 @@ class Store:
             raise ServerError(f"{shown(url)!r} is no Redis URL{why}; e.g. redis://127.0.0.1:6379/0") from None
         self._local: Any = threading.local()
         self._labels: dict[tuple[str, str, str], str] = {}
+        self._step_fields: dict[tuple[tuple[str, str, str], str, int], tuple[str, str, str]] = {}
         self._head = PackedArgs(self.keys.leases, self.keys.prefix, self.keys.rq)
 
     @property
@@ -213,10 +213,11 @@ class Store:
         fresh: tuple[Any, ...] = ()
         if spec is not None and left is not None:
             detail["kind"] = spec.kind
-            fresh = (*left, f"{1000 * (seconds or 0):.3f}", *spec.args())
+            fresh = (*left, 1000 * (seconds or 0), spec.args())
         entry = told("recorded", step, attempt, lease.worker, detail)
-        metrics = _NO_METRICS if seconds is None else self._step_metrics(lease, outcome, label, seconds)
-        return self._pack_held("commit_step", lease, step, memo, total, entry, lines, *ended, job, *metrics, *fresh)
+        metrics = None if seconds is None else self._step_metrics(lease, outcome, label, seconds)
+        rest = (step, memo, total, entry, lines, *ended, job, metrics, *fresh)
+        return self._pack_held("commit_step", lease, _for_lua(rest))
 
     def place_job(
         self, lease: Lease, job: str, recorded: str, left: End, spec: JobSpec, *, age_ms: float, losses: int
@@ -274,10 +275,10 @@ class Store:
         result: bytes = b"",
         error: ErrorInfo | None = None,
         lines: bytes = b"",
-    ) -> str:
-        """`finished`, `fenced` or `unrecorded`."""
+    ) -> Packed:
+        """To be posted; the verdict is `finished`, `fenced` or `unrecorded`."""
         packed = b"" if error is None else msgpack.packb(error.as_dict(), unicode_errors="surrogatepass")
-        return self._call_held("finish_run", lease, job, recorded, *ended, status, result, packed, lines)
+        return self._pack_held("finish_run", lease, job, recorded, *ended, status, result, packed, lines)
 
     def release_job(self, lease: Lease, reason: str, *, job: str = "", delay_ms: int = 0, lines: bytes = b"") -> str:
         """Of `job`, if the run is further than what was claimed."""
@@ -293,16 +294,23 @@ class Store:
 
     def _step_metrics(self, lease: Lease, outcome: str, label: str, seconds: float) -> tuple[Any, ...]:
         asked = (lease.app, lease.function, label)
-        named = self._labels.get(asked)
-        if named is None:
-            reply = self._call("name_label", *asked, key=self.keys.metrics(lease.app))
-            if len(self._labels) >= MOST_LABELS:  # step ids may be made of data: no two alike, for months
+        edge = bisect_left(STEP_EDGES, seconds, hi=len(STEP_EDGES) - 1)
+        fields = self._step_fields.get((asked, outcome, edge))
+        if fields is None:
+            if len(self._step_fields) >= MOST_LABELS:  # step ids may be made of data: no two alike, for months
                 self._labels.clear()
-            named = self._labels[asked] = text(reply)
-        duration = f"step_seconds|{lease.function}|"
-        edge = STEP_EDGES[bisect_left(STEP_EDGES, seconds, hi=len(STEP_EDGES) - 1)]
-        counter = f"attempts|{lease.function}|{outcome}|{named}"
-        return counter, f"{duration}{edge}|{named}", f"{duration}sum|{named}", round(seconds * 1_000_000)
+                self._step_fields.clear()
+            named = self._labels.get(asked)
+            if named is None:
+                reply = self._call("name_label", *asked, key=self.keys.metrics(lease.app))
+                named = self._labels[asked] = text(reply)
+            duration = f"step_seconds|{lease.function}|"
+            fields = (
+                f"attempts|{lease.function}|{outcome}|{named}", f"{duration}{STEP_EDGES[edge]}|{named}",
+                f"{duration}sum|{named}",
+            )  # fmt: skip
+            self._step_fields[asked, outcome, edge] = fields
+        return (*fields, round(seconds * 1_000_000))
 
     # -- keeping house -----------------------------------------------------------------------------------------------
 
@@ -342,3 +350,8 @@ class Store:
 
     def reconcile_run(self, run: str, spec: JobSpec) -> bool:
         return bool(self._call("reconcile_run", run, *spec.args()))
+
+
+def _for_lua(args: tuple[Any, ...]) -> bytes:
+    """Many arguments as one; Lua has one kind of strings, and its msgpack too."""
+    return cast(bytes, msgpack.packb(args, use_bin_type=False, unicode_errors="surrogatepass"))

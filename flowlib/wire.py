@@ -161,7 +161,8 @@ class Wire:
         wait = _FIRST_WAIT
         while True:
             try:
-                self._send(b"".join(packed[0] for packed in todo))
+                if todo:
+                    self._send(b"".join(packed[0] for packed in todo))
                 replies += self._read(len(self._unanswered) - len(replies))
                 self._heard = time.monotonic()
                 self._known.update(script for _, script in self._unanswered if script is not None)

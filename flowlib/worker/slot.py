@@ -6,6 +6,7 @@ where jobs are waited for, is the worker's business.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
@@ -66,6 +67,8 @@ class Slot:
 
     def close(self) -> None:
         self.engine.close()
+        with contextlib.suppress(redis.RedisError):  # then its lease runs out, and another worker says it again
+            self.store.wire.settle()
         self.store.wire.close()
 
     # -- from the worker's beat --------------------------------------------------------------------------------------

@@ -53,11 +53,11 @@ def test_a_run_that_moves_from_worker_to_worker_runs_each_step_once(case: Case) 
         b = yield step.run("b", case.body("b", a + 1))
         return (yield step.run("c", case.body("c", b + 1)))
 
-    case.start(max_jobs=1, budget=0)
+    case.start(max_jobs=1, budget=0, threads=1)
     run_id = case.send()
     for _ in "abc":
         case.join()
-        case.start(max_jobs=1, budget=0)
+        case.start(max_jobs=1, budget=0, threads=1)
     run = case.ended(run_id)
     assert (run.status, run.result, case.ledger) == ("completed", 3, ["a", "b", "c"])
     assert len({entry.worker for entry in case.entries(run_id, "claimed")}) == 4

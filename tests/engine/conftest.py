@@ -125,7 +125,7 @@ class Desk:
 
     def finish(self, lease: Lease, recorded: str = "a") -> str:
         result, step = encode("done", where="result"), f"1:{recorded}" if recorded else ""
-        return self.store.finish_run(lease, self.job(lease), step, LEFT, "completed", result=result)
+        return self.verdict_on(self.store.finish_run(lease, self.job(lease), step, LEFT, "completed", result=result))
 
     def use_wire(self, wire: type[Wire]) -> None:
         """From now on, for what the store sends."""
