@@ -61,7 +61,7 @@ class Store:
             raise ServerError(f"{shown(url)!r} is no Redis URL{why}; e.g. redis://127.0.0.1:6379/0") from None
         self._local: Any = threading.local()
         self._labels: dict[tuple[str, str, str], str] = {}
-        self._step_fields: dict[tuple[tuple[str, str, str], str, int], tuple[str, str, str]] = {}
+        self._step_fields: dict[tuple[tuple[str, str, str], str, int], tuple[str, str]] = {}
         self._head = PackedArgs(self.keys.leases, self.keys.prefix, self.keys.rq)
 
     @property
@@ -304,11 +304,8 @@ class Store:
             if named is None:
                 reply = self._call("name_label", *asked, key=self.keys.metrics(lease.app))
                 named = self._labels[asked] = text(reply)
-            duration = f"step_seconds|{lease.function}|"
-            fields = (
-                f"attempts|{lease.function}|{outcome}|{named}", f"{duration}{STEP_EDGES[edge]}|{named}",
-                f"{duration}sum|{named}",
-            )  # fmt: skip
+            bucket = f"{outcome}:{STEP_EDGES[edge]}"
+            fields = f"attempts|{lease.function}|{bucket}|{named}", f"step_seconds|{lease.function}|sum|{named}"
             self._step_fields[asked, outcome, edge] = fields
         return (*fields, round(seconds * 1_000_000))
 

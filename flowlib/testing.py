@@ -309,7 +309,7 @@ def _counters(stored: Stored) -> Iterator[str]:
                 yield f"app {app}: {total} happened {real[total]} times, counted {shown[total]} (I7)"
 
 
-_TOTALS = ("runs_", "attempts", "recovered", "step_seconds", "queue_wait")
+_TOTALS = ("runs_", "attempts", "recovered", "queue_wait")
 
 
 def _total(name: str) -> str:
@@ -317,7 +317,7 @@ def _total(name: str) -> str:
     parts = name.split("|")
     if parts[0] in ("step_seconds", "queue_wait"):
         return "sums" if parts[2] == "sum" else parts[0]
-    return "|".join(part for part in parts[:3] if part)
+    return "|".join(part.partition(":")[0] for part in parts[:3] if part)
 
 
 def _told_by(function: str, history: list[Any]) -> Iterator[str]:
@@ -332,9 +332,9 @@ def _told_by(function: str, history: list[Any]) -> Iterator[str]:
             case "recorded":
                 without_body.add(step)
                 if detail["seconds"] is not None:
-                    yield from (f"attempts|{function}|{detail['outcome']}", "step_seconds")
+                    yield f"attempts|{function}|{detail['outcome']}"
             case "failed" if detail.get("level") == "step":
-                yield from (f"attempts|{function}|{detail['outcome']}", "step_seconds")
+                yield f"attempts|{function}|{detail['outcome']}"
             case "lost":
                 yield "recovered|lost_worker"
                 if step not in without_body:

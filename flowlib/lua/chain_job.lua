@@ -24,12 +24,12 @@ local due, detail = '', {job = spec[1], queue = spec[4], kind = spec[3]}
 if mode == 'sleep' then
   due = ARGV[17] ~= '' and tonumber(ARGV[17]) or NOW + tonumber(ARGV[16])
   detail['until'] = due
-  put_job(run, spec, NOW)
+  put_job(run, spec, NOW, waiting_fields(spec[8], spec[9]))
   schedule_job(spec[1], spec[4], due)
   note(run, 'sleeping', spec[2], 1, worker, detail)
   set_state(run, app, fn, 'running', 'sleeping')
 else
-  put_job(run, spec, NOW, 'status', 'queued')
+  put_job(run, spec, NOW, 'status', 'queued', waiting_fields(spec[8], spec[9]))
   redis.call('RPUSH', R .. ':queue:' .. spec[4], spec[1])
   note(run, 'queued', spec[2], 1, worker, detail)
   set_state(run, app, fn, 'running', 'queued')

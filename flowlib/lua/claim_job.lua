@@ -11,7 +11,8 @@ local worker, exec, lease_ms, app = ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
 local key, foreign = R .. ':worker:' .. worker, false
 -- An earlier try of this very call may have done it, and only its reply was lost.
 local slot = 'flow_claimed:' .. string.match(exec, '^[^-]*')
-local earlier = redis.call('HGET', key, slot)
+local known = redis.call('HMGET', key, slot, 'state')
+local earlier = known[1]
 if earlier and exec_of(earlier) == exec and is_held(earlier) then
   return take_job(string.match(earlier, '^[^:]+'), worker, exec, lease_ms)
 end
@@ -36,5 +37,5 @@ for q = 8, #ARGV do
     end
   end
 end
-if ARGV[7] == '1' then redis.call('HSET', key, 'state', 'idle') end
+if ARGV[7] == '1' and known[2] ~= 'idle' then redis.call('HSET', key, 'state', 'idle') end
 return foreign and 'foreign' or 'idle'

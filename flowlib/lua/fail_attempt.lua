@@ -20,7 +20,7 @@ note_lines(run, worker, ARGV[17])
 note(run, 'failed', step, attempt, worker,
   {error = cmsgpack.unpack(ARGV[14]), level = level, outcome = ARGV[15], seconds = tonumber(ARGV[16]), retry_at = NOW + delay})
 redis.call('HSET', run_key(run), 'due', NOW + delay, 'attempt', level == 'step' and attempt + 1 or 1)
-if ARGV[20] then observe_step(app, {unpack(ARGV, 20, 23)}) end
+if ARGV[20] then observe_step(app, {unpack(ARGV, 20, 22)}) end
 if by_rq(exec) then
   redis.call('HSET', job_key(job), 'flow_queued', NOW + delay)
   set_state(run, app, fn, 'running', 'retrying')

@@ -16,7 +16,7 @@ if step ~= '' and redis.call('HEXISTS', P .. ':memo:' .. run, step) == 0 then re
 leave_job(before, queue, worker, exec, lease, unpack(ARGV, 12, 14))
 local began = NOW - ARGV[15]
 put_job(run, spec, began, 'flow_losses', ARGV[16], started_fields(worker, exec, lease))
-redis.call('HSET', job_key(spec[1]), 'started_at', iso(began))
+redis.call('HSET', job_key(spec[1]), 'started_at', iso(began), waiting_fields(spec[8], spec[9]))
 note_told(run, ARGV[17], began)
 redis.call('HSET', run_key(run), 'job', spec[1], 'step', spec[2], 'kind', spec[3], 'attempt', 1, 'due', '')
 return 'placed'

@@ -21,8 +21,8 @@ unschedule_job(job, queue)
 local due = tonumber(r[6])
 local later = due and due > NOW
 if f[2] then drop_lease(job, queue, f[4] or '', f[2]) end
+if not f[3] then put_job(run, spec, NOW, 'status', 'queued', 'flow_attempt', r[9], waiting_fields(spec[8], spec[9])) end
 forget_end(job, queue)
-if not f[3] then put_job(run, spec, NOW, 'status', 'queued', 'flow_attempt', r[9]) end
 if later then schedule_job(job, queue, due) else queue_job(job, queue, true) end
 note(run, 'recovered', r[7], 0, '', {job = job, queue = queue})
 count(r[3], 'recovered|orphan||')

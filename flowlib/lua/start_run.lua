@@ -20,7 +20,7 @@ redis.call('HSET', run_key(run), 'app', app, 'function', fn, 'status', 'running'
   'retention', ARGV[11], 'location', ARGV[12])
 redis.call('ZADD', P .. ':runs:' .. app, NOW, run)
 redis.call('ZADD', P .. ':active:' .. app, NOW, run)
-put_job(run, spec, NOW, 'status', 'queued')
+put_job(run, spec, NOW, 'status', 'queued', waiting_fields(spec[8], spec[9]))
 know_queue(spec[4])
 redis.call('RPUSH', R .. ':queue:' .. spec[4], spec[1])
 note(run, 'started', '', 1, '', {event = ARGV[6], id = ARGV[5]})

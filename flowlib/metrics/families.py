@@ -142,7 +142,7 @@ COUNTED: Mapping[str, tuple[Family, Callable[[str, str, str, str], Labels]]] = {
     "runs_started": (RUNS_STARTED, lambda app, function, _, __: (app, function)),
     "runs_finished": (RUNS_FINISHED, lambda app, function, status, _: (app, function, status)),
     "run_seconds": (RUN_DURATION, lambda app, function, edge, status: (app, function, status, edge)),
-    "attempts": (STEP_ATTEMPTS, lambda app, function, outcome, step: (app, function, step, outcome)),
+    "attempts": (STEP_ATTEMPTS, lambda app, function, outcome, step: (app, function, step, outcome.partition(":")[0])),
     "step_seconds": (STEP_DURATION, lambda app, function, edge, step: (app, function, step, edge)),
     "queue_wait": (QUEUE_WAIT, lambda _, queue, edge, __: (queue, edge)),
     "active": (RUNS_ACTIVE, lambda app, function, state, _: (app, function, state)),

@@ -160,8 +160,12 @@ class Reading:
             if name in f.COUNTED:
                 family, labels = f.COUNTED[name]
                 self.values[family][labels(app, a, x, b)] += int(count)
-            if (name, x) == ("attempts", "timeout"):
-                self.values[f.RECOVERED][app, "timeout"] += int(count)
+            if name == "attempts":  # x is the outcome, and behind a colon the bucket of its duration, if it had one
+                outcome, _, bucket = x.partition(":")
+                if bucket:
+                    self.values[f.STEP_DURATION][app, a, b, bucket] += int(count)
+                if outcome == "timeout":
+                    self.values[f.RECOVERED][app, "timeout"] += int(count)
 
     def _oldest_runs(self, app: str) -> None:
         ages = self.values[f.OLDEST_ACTIVE]

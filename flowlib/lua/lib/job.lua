@@ -23,9 +23,13 @@ local function put_job(run, spec, at, ...)
   local key, made = job_key(spec[1]), iso(at)
   redis.call('DEL', key)
   redis.call('HSET', key, 'created_at', made, 'enqueued_at', made, 'data', spec[6], 'origin', spec[4],
-    'description', spec[7], 'timeout', spec[5], 'result_ttl', spec[8], 'failure_ttl', spec[9],
-    'success_callback_name', 'flowlib.job.chain', 'failure_callback_name', 'flowlib.job.chain_failed',
-    'flow_run', run, 'flow_step', spec[2], 'flow_kind', spec[3], 'flow_queued', at, ...)
+    'description', spec[7], 'timeout', spec[5], 'flow_run', run, 'flow_step', spec[2], 'flow_kind', spec[3], ...)
+end
+
+-- What a stock RQ worker has to know of a job before it runs it; no reader misses it of a job that has ended in place.
+local function waiting_fields(result_ttl, failure_ttl)
+  return 'result_ttl', result_ttl, 'failure_ttl', failure_ttl, 'flow_queued', NOW,
+    'success_callback_name', 'flowlib.job.chain', 'failure_callback_name', 'flowlib.job.chain_failed'
 end
 
 -- The fields of a job that is on a worker from now on.
@@ -82,6 +86,9 @@ end
 
 -- A job that had ended comes back, to replay the function.
 local function forget_end(job, queue)
+  if redis.call('HEXISTS', job_key(job), 'success_callback_name') == 0 then
+    redis.call('HSET', job_key(job), waiting_fields(60, 7 * DAY))
+  end
   redis.call('ZREM', R .. ':finished:' .. queue, job)
   redis.call('ZREM', R .. ':failed:' .. queue, job)
 end

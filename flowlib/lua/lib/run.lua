@@ -33,10 +33,10 @@ local function count(app, field, by)
   redis.call('HINCRBY', P .. ':metrics:' .. app, field, by or 1)
 end
 
--- One attempt of a step, in fields that the worker names: `fields` is {counter, bucket, sum, microseconds}
+-- One attempt of a step, in fields that the worker names: `fields` is {counter, sum, microseconds}. The counter
+-- is `attempts|function|outcome:bucket|label`, so that one number tells the outcomes and the histogram of durations.
 local function observe_step(app, fields)
   local key = P .. ':metrics:' .. app
   redis.call('HINCRBY', key, fields[1], 1)
-  redis.call('HINCRBY', key, fields[2], 1)
-  redis.call('HINCRBY', key, fields[3], fields[4])
+  redis.call('HINCRBY', key, fields[2], fields[3])
 end
