@@ -90,6 +90,10 @@ class Deadline:
                     _raise_in(self._thread, None)
                 self._task, self._thread = task, thread
 
+    def error(self) -> BaseException:
+        """What is raised inside the body."""
+        return BodyStopped(self.reason)
+
     def stop(self, reason: str) -> None:
         """End the body now, if it is still running."""
         if self._guard is None:
@@ -104,7 +108,7 @@ class Deadline:
             if self._task is not None:
                 self._task.get_loop().call_soon_threadsafe(self._cancel)
             else:
-                _raise_in(self._thread, BodyStopped)
+                _raise_in(self._thread, type(self.error()))
 
     def _close(self, guard: threading.Lock) -> None:
         with guard:
@@ -164,7 +168,7 @@ def _on_alarm(_signum: int, _frame: FrameType | None) -> None:
     running.reason = running.reason or TIMEOUT
     task = running._task
     if task is None or asyncio.current_task(task.get_loop()) is task:  # it is on the processor, or blocks its loop
-        raise BodyStopped(running.reason)
+        raise running.error()
     task.get_loop().call_soon_threadsafe(running._cancel)
 
 

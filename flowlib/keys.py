@@ -16,6 +16,7 @@ RQ's names (`RQ_KEY_PREFIX`, default `rq`). For Redis Cluster give both prefixes
 | `{p}:runs:{app}`           | zset   | run + retention                   | run -> started at (ms) |
 | `{p}:active:{app}`         | zset   | while the run is unfinished       | run -> started at (ms) |
 | `{p}:leases`               | zset   | while a job is on a worker        | `job:execution` -> expires at (ms) |
+| `{p}:ordinary:{queue}`     | zset   | while an RQ job is on a worker    | as leases, of jobs that are no run's |
 | `{p}:timers`               | zset   | while a job sleeps or backs off   | job -> due at (ms) |
 | `{p}:metrics:{app}`        | hash   | for ever, or `flow forget`        | `counter|function|x|label` -> count |
 | `{p}:housekeeper`          | string | 3 s, renewed                      | the worker that fires timers and reaps |
@@ -99,6 +100,9 @@ class Keys:
 
     def ended_channel(self, run: str) -> str:
         return f"{self.prefix}:ended!{run}"
+
+    def ordinary(self, queue: str) -> str:
+        return f"{self.prefix}:ordinary:{queue}"
 
     def functions(self, app: str) -> str:
         return f"{self.prefix}:functions:{app}"

@@ -173,10 +173,21 @@ class Store:
     # -- a job's life ------------------------------------------------------------------------------------------------
 
     def claim_job(
-        self, worker: str, exec: str, lease_ms: int, app: str, queues: Iterable[str], alone: bool = True
+        self,
+        worker: str,
+        exec: str,
+        lease_ms: int,
+        app: str,
+        queues: Iterable[str],
+        *,
+        alone: bool = True,
+        rq_jobs: bool = False,
     ) -> Claim | str:
-        """A job, or why there is none: `idle`, `suspended` or `foreign`. `alone`: nothing else runs on this worker."""
-        reply = self._call("claim_job", worker, exec, lease_ms, app, int(alone), *queues)
+        """A job, or why there is none: `idle`, `suspended` or `foreign`; with `rq_jobs` also `ordinary`: such a job is first.
+
+        `alone`: nothing else runs on this worker.
+        """
+        reply = self._call("claim_job", worker, exec, lease_ms, app, int(alone), int(rq_jobs), *queues)
         return reply.decode() if isinstance(reply, bytes) else read_claim(reply, worker, exec)
 
     def adopt_job(self, worker: str, exec: str, lease_ms: int, job: str, held: str = "") -> Claim | str:
@@ -308,6 +319,23 @@ class Store:
             fields = f"attempts|{lease.function}|{bucket}|{named}", f"step_seconds|{lease.function}|sum|{named}"
             self._step_fields[asked, outcome, edge] = fields
         return (*fields, round(seconds * 1_000_000))
+
+    # -- ordinary RQ jobs --------------------------------------------------------------------------------------------
+
+    def take_ordinary(
+        self, worker: str, exec: str, lease_ms: int, queues: Iterable[str]
+    ) -> tuple[str, str, str] | None:
+        """(job, queue, a worker that died when it had begun it or '') of the next RQ job that is no step; now leased."""
+        reply = self._call("take_ordinary", worker, exec, lease_ms, *queues)
+        return None if reply is None else (text(reply[0]), text(reply[1]), text(reply[2]))
+
+    def expire_ordinary(self, worker: str) -> None:
+        """That worker has died: its leases need not run out."""
+        client, keys = self.client, self.keys
+        for composite in cast(set[bytes], client.smembers(f"{keys.rq_worker(worker)}:executions")):
+            queue = cast(bytes | None, client.hget(keys.rq_job(text(composite).partition(":")[0]), "origin"))
+            if queue is not None:
+                client.zadd(keys.ordinary(text(queue)), {composite: 0}, xx=True)
 
     # -- keeping house -----------------------------------------------------------------------------------------------
 

@@ -62,6 +62,10 @@ ITS_OWN = {"processes", "name", "max_jobs", "max_memory", "kill_after", "metrics
     "--budget", type=click.FloatRange(min=0), metavar="SECONDS", default=BUDGET, show_default=True,
     help="A run may stay here so long, step after step, before others get their turn.",
 )  # fmt: skip
+@click.option(
+    "--rq-jobs", is_flag=True,
+    help="Perform ordinary RQ jobs of these queues, too, as `rq worker --with-scheduler` would. Opens their pickles.",
+)  # fmt: skip
 @click.option("--log-level", type=click.Choice(LEVELS, case_sensitive=False), default="INFO", show_default=True)
 @click.option(
     "--log-format", type=click.Choice([process.TEXT, process.JSON]), default=process.TEXT, show_default=True,
@@ -74,8 +78,8 @@ ITS_OWN = {"processes", "name", "max_jobs", "max_memory", "kill_after", "metrics
 def command(
     ctx: click.Context, app: str, queues: str, processes: int | None, threads: int, name: str | None, burst: bool,
     max_jobs: int | None, max_memory: int | None, kill_after: float, metrics_port: int | None, metrics_host: str,
-    lease: float, grace: float, budget: float, log_level: str, log_format: str, lifeline: int | None, board: int | None,
-    redis_url: str | None,
+    lease: float, grace: float, budget: float, rq_jobs: bool, log_level: str, log_format: str, lifeline: int | None,
+    board: int | None, redis_url: str | None,
 ) -> int:  # fmt: skip
     """Run the functions of an app, until SIGTERM or Ctrl-C.
 
@@ -108,6 +112,7 @@ def command(
         grace=grace,
         threads=threads,
         max_jobs=max_jobs,
+        rq_jobs=rq_jobs,
         metrics_at=metrics_at,
         board=None if board is None else Board.at(board),
     )

@@ -4,8 +4,8 @@
 -- A job whose status is not `queued` was delivered twice; one that its run does not wait for is stale: both are dropped.
 -- KEYS   1 {P}:leases   and {R}:suspended {R}:queue:{q}, those of the libraries
 -- ARGV   1 P  2 R  3 worker  4 execution id  5 lease ms  6 app  7 1: nothing else runs on this worker
---        8.. queues in order
--- reply  'suspended' | 'foreign' (only jobs of other apps, or none of ours, are there) | 'idle' | {job, queue, step, …} as take_job says
+--        8 1: stop at an ordinary RQ job  9.. queues in order
+-- reply  'suspended' | 'ordinary' (such a job is first) | 'foreign' (only jobs of other apps, or none of ours, are there) | 'idle' | {job, queue, step, …} as take_job says
 if redis.call('EXISTS', R .. ':suspended') == 1 then return 'suspended' end
 local worker, exec, lease_ms, app = ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
 local key, foreign = R .. ':worker:' .. worker, false
@@ -16,7 +16,7 @@ local earlier = known[1]
 if earlier and exec_of(earlier) == exec and is_held(earlier) then
   return take_job(string.match(earlier, '^[^:]+'), worker, exec, lease_ms)
 end
-for q = 8, #ARGV do
+for q = 9, #ARGV do
   local list = R .. ':queue:' .. ARGV[q]
   local length = redis.call('LLEN', list)
   for _ = 1, math.min(length, 100) do
@@ -31,6 +31,9 @@ for q = 8, #ARGV do
           return taken
         end
       end
+    elseif f[3] and not f[2] and ARGV[8] == '1' then
+      redis.call('LPUSH', list, job)
+      return 'ordinary'
     elseif f[3] then
       redis.call('RPUSH', list, job) -- an ordinary RQ job, or another app's: for its own workers to take
       foreign = true

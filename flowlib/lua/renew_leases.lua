@@ -1,17 +1,19 @@
 #!lua flags=allow-oom
---#include clock run job
+--#include clock run job ordinary
 -- renew_leases: a worker's heartbeat: extend the leases that it knows of (an orphaned claim is not renewed, so it is reaped).
 -- A supervisor renews those of all its workers, and keeps these registered with RQ while they cannot speak for themselves.
 -- KEYS   1 {P}:leases   and {P}:run:{run} {R}:worker:{w} {R}:worker:{w}:executions, those of the libraries
 -- ARGV   1 P  2 R  3 worker, '' for a supervisor  4 lease ms  5 worker key's lifetime s  6, 7 jobs that it ended well, and failed, since last
---        8 seconds that they took  9.. leases
+--        8 seconds that they took  9.. leases, of ordinary RQ jobs among them
 -- reply  {1 or 0: is the worker registered with RQ, a lease that was lost, …}
 local worker, until_ms = ARGV[3], NOW + tonumber(ARGV[4])
 local key = R .. ':worker:' .. worker
 local lost, now = {redis.call('HEXISTS', key, 'birth')}, iso(NOW)
 for i = 9, #ARGV do
   local lease = ARGV[i]
-  if is_held(lease) then
+  if string.sub(lease, 1, 3) == 'rq!' then
+    if not renew_ordinary(lease, until_ms) then lost[#lost + 1] = lease end
+  elseif is_held(lease) then
     redis.call('ZADD', P .. ':leases', until_ms, lease)
     local job = redis.call('HGET', run_key(run_of(lease)), 'job') or ''
     if redis.call('HGET', job_key(job), 'status') == 'started' then

@@ -105,6 +105,7 @@ class Keeper:
             death = self._deaths[0]
             for job, _ in store.reap(worker=death.worker, blameless=death.blameless, overdue=death.overdue):
                 log.warning("job %s: put back: its worker %s is dead", job, death.worker)
+            store.expire_ordinary(death.worker)
             self._deaths.popleft()
 
     def _renew(self, store: Store) -> None:

@@ -50,9 +50,11 @@ class Slot:
 
     # -- on the slot's own thread ------------------------------------------------------------------------------------
 
-    def claim(self, queues: Sequence[str], alone: bool) -> Claim | str:
-        engine = self.engine
-        return self.store.claim_job(self._worker, engine.next_exec(), engine.lease_ms, self._app.name, queues, alone)
+    def claim(self, queues: Sequence[str], alone: bool, rq_jobs: bool) -> Claim | str:
+        engine, app = self.engine, self._app.name
+        return self.store.claim_job(
+            self._worker, engine.next_exec(), engine.lease_ms, app, queues, alone=alone, rq_jobs=rq_jobs
+        )
 
     def play(self, claim: Claim) -> None:
         lease = claim.lease

@@ -44,6 +44,7 @@ def start(
     grace: float = GRACE,
     threads: int = 1,
     max_jobs: int | None = None,
+    rq_jobs: bool = False,
     metrics_at: tuple[str, int] | None = None,
     board: Board | None = None,
 ) -> None:
@@ -57,8 +58,9 @@ def start(
         if metrics_at is not None:
             stack.callback(_serve_metrics(redis_url, *metrics_at))
         worker = FlowWorker(
-            queues, name, app=app, lease_ms=lease_ms, budget=budget, grace=grace, threads=threads, board=board
-        )
+            queues, name, app=app, lease_ms=lease_ms, budget=budget, grace=grace, threads=threads, board=board,
+            rq_jobs=rq_jobs,
+        )  # fmt: skip
         worker.work(burst=burst, max_jobs=max_jobs)
 
 

@@ -38,6 +38,7 @@ from flowlib.wire import FOREVER, explain
 from .channel import Channel
 from .housekeeping import Housekeeper
 from .news import News
+from .ordinary import ORDINARY, OrdinaryJobs
 from .slot import Slot, renew
 from .waiter import Waiter
 
@@ -72,6 +73,7 @@ class FlowWorker(BaseWorker):
         threads: int = 1,
         board: Board | None = None,
         reconcile_every: float = 15.0,
+        rq_jobs: bool = False,
         **kwargs: Any,
     ) -> None:
         if kwargs.get("prepare_for_work", True):  # else it is only looked at, by Worker.all() and the like
@@ -88,7 +90,7 @@ class FlowWorker(BaseWorker):
         super().__init__(queues, name, *args, **kwargs)
         self.lease_ms, self.budget, self.grace = lease_ms, budget, grace
         self.worker_ttl = max(60, 6 * lease_ms // 1000)
-        self._reconcile_every = reconcile_every
+        self._reconcile_every, self._rq_jobs = reconcile_every, rq_jobs
         self.threads, self.board, self._max_jobs = threads, board, FOREVER
         self.slots: list[Slot] = []
         self._gone = False  # a second signal: do not even wait for Redis any more
@@ -121,6 +123,8 @@ class FlowWorker(BaseWorker):
             if isinstance(found, Claim):
                 self._news.found()
                 slot.play(found)
+            elif self.ordinary.run_one(found, slot.engine.line):
+                self._news.found()
             elif burst:
                 break
             else:
@@ -159,7 +163,7 @@ class FlowWorker(BaseWorker):
 
     def _claim(self, slot: Slot) -> Claim | str:
         try:
-            return slot.claim(self.queue_names(), alone=all(other.frame is None for other in self.slots))
+            return slot.claim(self.queue_names(), alone=self._idle, rq_jobs=self._rq_jobs)
         except redis.RedisError:
             if not self._stopping:
                 raise
@@ -169,14 +173,14 @@ class FlowWorker(BaseWorker):
         if self.threads == 1:
             self._watch(found)
             return
-        if found != "idle":
+        if found not in ("idle", ORDINARY):
             time.sleep(0.5)
         self._news.wait()
 
     def _watch(self, found: str) -> None:
         try:
-            if found == "idle":
-                self._waiter.wait(5.0)
+            if found in ("idle", ORDINARY):
+                self._waiter.wait(1.0 if self._rq_jobs else 5.0)  # RQ's jobs may be due, or left by the dead
             else:  # suspended, or only other people's jobs: the queue has a head, so waiting for one would spin
                 self._waiter.pause(0.5)
         except redis.RedisError as error:
@@ -185,7 +189,7 @@ class FlowWorker(BaseWorker):
 
     @property
     def _jobs(self) -> int:
-        return sum(slot.engine.jobs for slot in self.slots)
+        return sum(slot.engine.jobs for slot in self.slots) + self.ordinary.done
 
     @property
     def _worn(self) -> bool:
@@ -193,7 +197,7 @@ class FlowWorker(BaseWorker):
 
     @property
     def _idle(self) -> bool:
-        return all(slot.frame is None for slot in self.slots)
+        return all(slot.frame is None for slot in self.slots) and not self.ordinary.busy
 
     def _may_give_up(self) -> bool:
         """Whether to stop waiting for Redis: on the way out, once nothing is held or the time to drain is over."""
@@ -222,6 +226,10 @@ class FlowWorker(BaseWorker):
             event_retention_ms=EVENT_RETENTION_MS, reconcile_every=self._reconcile_every,
         )  # fmt: skip
         self._waiter = Waiter(self.store.client.connection_pool, self.queue_keys())
+        self.ordinary = OrdinaryJobs(
+            self.store, self.name, self.queue_names() if self._rq_jobs else [], lease_ms=self.lease_ms,
+            give_up=self._may_give_up,
+        )  # fmt: skip
         self._commands = Channel(self.store.client, self.pubsub_channel_name)
         self._insist(lambda: self.store.register_app(self.app.name, self.app.functions))
         self._insist(lambda: self.store.join_events(self.app.name))
@@ -283,6 +291,7 @@ class FlowWorker(BaseWorker):
         for last in (False, True):  # the first connection that comes to hand may have been dead for long
             try:
                 self.housekeeper.resign()
+                self.ordinary.close()
                 self._rq.register_death()
                 return
             except redis.RedisError as error:
@@ -351,10 +360,12 @@ class FlowWorker(BaseWorker):
             self.slots, lambda *told: self.store.renew_leases(self.name, self.lease_ms, self.worker_ttl, *told)
         ):
             self._rq.register_birth()
+        self.ordinary.renew()
 
     def _stop_bodies(self) -> None:
         for slot in self.slots:
             slot.stop(DRAINED)
+        self.ordinary.drain()
 
     # -- RQ's commands -----------------------------------------------------------------------------------------------
 
@@ -380,6 +391,7 @@ class FlowWorker(BaseWorker):
             case "stop-job" | "stop-execution":
                 for slot in self.slots:
                     self._cancel(slot, payload.get("job_id"))
+                self.ordinary.stop(payload.get("job_id"))
             case other:
                 log.info("command %r is not for this kind of worker", other)
 

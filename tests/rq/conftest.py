@@ -23,9 +23,10 @@ from flowlib.wire import FOREVER
 from flowlib.worker import FlowWorker
 from flowlib.worker.housekeeping import Housekeeper
 
+from . import jobs
 from .shop import DIARY, GATE, app
 
-PATIENCE = 15.0
+PATIENCE = 30.0  # machines may be busy
 
 
 class Shop:
@@ -67,6 +68,10 @@ class Shop:
     def open_gate(self) -> None:
         self.client.rpush(GATE, "open")
 
+    def open_all_gates(self) -> None:
+        self.open_gate()
+        self.client.rpush(jobs.GATE, *["open"] * 10)
+
     def faults(self) -> list[str]:
         return check_invariants(self.store)
 
@@ -89,6 +94,20 @@ class Shop:
     def simple_worker(self, worker_class: type[SimpleWorker] = SimpleWorker) -> None:
         """RQ's own, in this process, until nothing is queued."""
         worker_class([self.queue], connection=self.client, serializer=JSONSerializer).work(burst=True)
+
+    def work_off(self, queues: list[Queue]) -> None:
+        """RQ's own, as it comes, until nothing is queued."""
+        SimpleWorker(queues, connection=self.client).work(burst=True)
+
+    def flow_burst(self, queues: list[Queue]) -> None:
+        """Ours, for RQ's jobs too, until nothing is queued."""
+        names = [queue.name for queue in queues]
+        worker = FlowWorker(names, app=app, store=Store(self.url), lease_ms=5000, rq_jobs=True)
+        thread = threading.Thread(target=worker.work, args=[True], daemon=True)
+        thread.start()
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), "a worker does not end"
+        worker.store.close()
 
     def rq(self, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
         """RQ's command line, as a user types it."""
@@ -132,7 +151,7 @@ def until(condition: Callable[[], Any]) -> Any:
 def shop(redis_url: str) -> Iterator[Shop]:
     shop = Shop(redis_url)
     yield shop
-    shop.open_gate()
+    shop.open_all_gates()
     shop.stop_workers()
     shop.store.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Any
 
 from flowlib import App, Event, NonRetriable, Step, StepFailed
@@ -69,6 +70,11 @@ def keep(event: Event[dict[str, Any]], step: Step) -> str:
 @app.function(on="break")
 def broken(event: Event[dict[str, Any]], step: Step) -> None:
     step.run("break", break_down)
+
+
+@app.function(on="block")
+def blocked(event: Event[dict[str, Any]], step: Step) -> None:
+    step.options(timeout=0.3).run("block", time.sleep, 100)
 
 
 @app.function(on="nap")
