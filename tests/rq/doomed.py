@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import logging
@@ -44,9 +45,10 @@ class WorkerProcess:
             self._process.start()
 
     def send(self, number: signal.Signals) -> None:
-        if not self.ends(within=0):
-            assert self._process.pid is not None
-            os.kill(self._process.pid, number)
+        assert self._process.pid is not None
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            if not self.ends(within=0):
+                os.kill(self._process.pid, number)
 
     def ends(self, within: float = PATIENCE) -> bool:
         return bool(connection.wait([self._process.sentinel], within))
