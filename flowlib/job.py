@@ -64,7 +64,8 @@ def chain_failed(job: Job, _connection: redis.Redis, *_error: Any) -> None:
 def _retry(delay: float) -> Retry:
     from rq.job import Retry
 
-    return Retry(max=1_000_000, interval=math.ceil(delay))
+    later = math.ceil(delay) + 1 if delay else 0  # RQ's schedulers may be a second early: the timer is to come first
+    return Retry(max=1_000_000, interval=later)
 
 
 def _play(job: Job, location: str, only_recorded: bool = False) -> Frame | None:

@@ -256,7 +256,7 @@ def _timers(stored: Stored) -> Iterator[str]:
     for job in stored.timers:
         if job not in stored.jobs:
             yield f"timer of job {job}: there is no such job"
-        elif job not in mirrored:
+        elif job not in mirrored and not _with_stock_worker(stored.jobs[job]):
             yield f"timer of job {job}: not in RQ's scheduled registry"
     for job in mirrored & stored.jobs.keys():
         if job not in stored.timers and not _with_stock_worker(stored.jobs[job]):

@@ -6,7 +6,7 @@
 -- ARGV   1 P  2 R  3 worker  4 lease  5 execution id  6 run  7 app  8 function  9 queue  10 job  11 step|function
 --        12 attempt  13 delay ms  14 error (msgpack)  15 outcome retry|timeout  16 seconds  17 log lines  18 step
 --        19 step that must be recorded, or ''  20.. the step's metrics, as observe_step takes them; none for an error between steps
---        (a stock RQ worker puts the job back itself: it is told to return an rq.Retry)
+--        (a stock RQ worker keeps RQ's books itself: it is told to return an rq.Retry; the timer is ours all the same)
 -- reply  'retrying' | 'fenced' | 'unrecorded' (the memo did not arrive: send it again, first)
 local worker, lease, exec, run, app, fn, queue, job, level = unpack(ARGV, 3, 11)
 local attempt, delay, step = tonumber(ARGV[12]), tonumber(ARGV[13]), ARGV[18]
@@ -23,6 +23,7 @@ redis.call('HSET', run_key(run), 'due', NOW + delay, 'attempt', level == 'step' 
 if ARGV[20] then observe_step(app, {unpack(ARGV, 20, 22)}) end
 if by_rq(exec) then
   redis.call('HSET', job_key(job), 'flow_queued', NOW + delay)
+  if delay > 0 then set_timer(job, NOW + delay) end
   set_state(run, app, fn, 'running', 'retrying')
 elseif delay > 0 then
   schedule_job(job, queue, NOW + delay)

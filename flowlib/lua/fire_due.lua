@@ -8,7 +8,8 @@ local timers = P .. ':timers'
 local due = redis.call('ZRANGEBYSCORE', timers, '-inf', NOW, 'LIMIT', 0, ARGV[3])
 for i = #due, 1, -1 do
   local job = due[i]
-  local f = redis.call('HMGET', job_key(job), 'flow_run', 'origin', 'status', 'flow_step', 'flow_attempt')
+  local f = redis.call('HMGET', job_key(job), 'flow_run', 'origin', 'status', 'flow_step', 'flow_attempt', 'flow_failed',
+    'flow_lease')
   redis.call('ZREM', timers, job)
   if f[1] then
     redis.call('ZREM', R .. ':scheduled:' .. f[2], job)
@@ -17,6 +18,8 @@ for i = #due, 1, -1 do
       queue_job(job, f[2], true)
       note(f[1], 'queued', f[4], f[5] or 1, '', {job = job, queue = f[2], woken = true})
       set_state(f[1], r[3], r[4], r[5], 'queued')
+    elseif f[3] == 'started' and f[6] and f[7] and exec_of(f[7]) == f[6] then
+      redis.call('ZADD', timers, NOW + 100, job) -- a stock RQ worker is about to say that it is scheduled
     end
   end
 end

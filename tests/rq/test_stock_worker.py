@@ -59,6 +59,22 @@ def test_a_back_off_lasts_as_long_with_rqs_own_worker(shop: Shop) -> None:
     assert 1.0 <= second.started - first.ended < 4.0
 
 
+@workers
+def test_a_back_off_needs_neither_rqs_scheduler_nor_the_reconciler(shop: Shop, work: Callable[[Shop], Any]) -> None:
+    """The timer is ours, also when it is a worker of RQ's that has run the attempt."""
+    run = shop.send("journey")
+    work(shop)
+    assert shop.get(run).state == "retrying"
+    assert shop.faults() == []
+    until(lambda: shop.house.fire() and shop.queue.job_ids == [f"{run}-flaky"])
+    assert shop.queue.scheduled_job_registry.get_job_ids() == []
+    work(shop)
+    first, second = shop.get(run).steps[0].attempts
+    assert first.ended is not None
+    assert second.started - first.ended >= 1.0
+    assert shop.faults() == []
+
+
 def test_both_kinds_of_worker_side_by_side_run_every_step_once(shop: Shop) -> None:
     shop.flow_worker(budget=0.0)
     runs = [shop.send("order", amount=n) for n in range(20)]

@@ -11,13 +11,17 @@ local function queue_job(job, queue, at_front)
   redis.call(at_front and 'LPUSH' or 'RPUSH', R .. ':queue:' .. queue, job)
 end
 
+local function set_timer(job, due)
+  redis.call('ZADD', P .. ':timers', due, job)
+  if redis.call('ZRANGE', P .. ':timers', 0, 0)[1] == job then redis.call('PUBLISH', P .. ':timers!', due) end
+end
+
 -- The mirror in RQ's registry is rounded up to whole seconds, so that an RQ scheduler, if any, comes after us.
 local function schedule_job(job, queue, due)
   redis.call('HSET', job_key(job), 'status', 'scheduled', 'worker_name', '', 'flow_due', due)
   redis.call('PERSIST', job_key(job))
   redis.call('ZADD', R .. ':scheduled:' .. queue, math.ceil(due / 1000), job)
-  redis.call('ZADD', P .. ':timers', due, job)
-  if redis.call('ZRANGE', P .. ':timers', 0, 0)[1] == job then redis.call('PUBLISH', P .. ':timers!', due) end
+  set_timer(job, due)
 end
 
 local function unschedule_job(job, queue)
