@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from flowlib.board import Board
@@ -72,7 +73,8 @@ class Child:
         """And the programs that its steps have started, but for those that have left its session."""
         self.killed, self.overdue = why, list(overdue)
         if self.exit_code is None:
-            os.killpg(self.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError, PermissionError):  # it is just ending
+                os.killpg(self.pid, signal.SIGKILL)
 
 
 def _vitals(pid: int) -> tuple[str, int]:

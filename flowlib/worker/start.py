@@ -6,6 +6,7 @@ text or JSON, each with its run, step and attempt, and into the run's history, w
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
@@ -30,6 +31,7 @@ from .worker import BUDGET, GRACE, LEASE_MS, FlowWorker
 log = logging.getLogger("flowlib.worker")
 
 TEXT, JSON = "text", "json"
+_PR_SET_PDEATHSIG = 1
 
 
 def start(
@@ -84,6 +86,8 @@ def start_many(
             stack.callback(_serve_metrics(url, *metrics_at))
         return Store(url, patience=0)
 
+    if metrics_at is not None:
+        socket.create_server(metrics_at).close()  # better to hear now that it is taken
     prefix = name or f"{socket.gethostname()}-{os.getpid()}"
     keeper = Keeper(lease, open_store)
     with ExitStack() as stack:
@@ -123,6 +127,8 @@ def end_early_in_good_order() -> None:
 def end_with(lifeline: int) -> None:
     """End this process at once when the pipe closes, and so when whoever holds its other end dies, however it does."""
     os.set_inheritable(lifeline, False)
+    if sys.platform == "linux":  # a body that hogs the interpreter lock keeps the thread below from running
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def watch() -> None:
         os.read(lifeline, 1)

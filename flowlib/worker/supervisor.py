@@ -243,9 +243,9 @@ class Supervisor:
                 self._children[0].process.wait(TICK)
             self.mend()
 
-    def _tell(self, child: Child, kill_by: float) -> None:
+    def _tell(self, child: Child, kill_by: float, detail: str = "") -> None:
         child.tell(signal.SIGTERM, kill_by)
-        self._say(logging.INFO, child.name, "draining")
+        self._say(logging.INFO, child.name, "draining", detail)
 
     def _kill_if_overdue(self, child: Child, now: float) -> None:
         """What does not let itself be ended is ended with the whole process; its other steps are handed back."""
@@ -271,7 +271,7 @@ class Supervisor:
 
     def _bury(self, child: Child) -> None:
         code = child.exit_code or 0
-        meant = child.killed != "" or child.kill_by is not None
+        meant = child.killed != "" or child.kill_by is not None or code == 0
         how = f"exit code {code}" if code >= 0 else f"signal {-code}"
         if not child.killed:
             self._say(logging.INFO if meant else logging.WARNING, child.name, "stopped" if meant else "died", how)
@@ -304,7 +304,7 @@ class Supervisor:
                 self._drain()
                 continue
             for child in self._children:
-                self._tell(child, time.monotonic() + MARGIN)
+                self._tell(child, time.monotonic() + MARGIN, "cut short")
 
     def _say(self, level: int, name: str, transition: str, detail: str = "") -> None:
         log.log(

@@ -231,6 +231,25 @@ def test_a_second_sigterm_hands_all_back_and_what_does_not_hear_it_too(app: App,
     assert check_invariants(app.store) == []
 
 
+def test_a_worker_ends_with_its_supervisor_whatever_it_is_at(app: App, pool: Pool) -> None:
+    Path("one.hog").write_text("60")
+    supervisor = pool("--processes", "1")
+    send(app, "one", how="hog")
+    wait_until(lambda: pids("one"))
+    supervisor.kill()
+    supervisor.wait()
+    wait_until(lambda: not lives(pids("one")[0]))
+
+
+def test_a_burst_ends_when_all_workers_have_found_nothing_more(app: App, pool: Pool) -> None:
+    names = [f"{n}" for n in range(6)]
+    app.send([Event("go", {"name": name}, id=name) for name in names])
+    let_go(*names)
+    assert pool("--burst").wait(30) == 0
+    assert [run.status for run in app.runs.list()] == ["completed"] * 6
+    assert "died" not in log()
+
+
 def test_a_worker_that_has_done_its_jobs_is_replaced_and_nothing_of_it_is_lost(app: App, pool: Pool) -> None:
     names = [f"{n}" for n in range(12)]
     let_go(*names)
