@@ -33,7 +33,9 @@ def commands() -> Iterator[Any]:
     yield pytest.param(json.loads(cmd), id="Dockerfile")
     for unit in sorted((DEPLOY / "systemd").iterdir()):
         (start,) = re.findall(r"^ExecStart=/opt/flow/bin/(.+)$", unit.read_text(), re.MULTILINE)
-        yield pytest.param(shlex.split(start.replace("${FLOW_APP}", APP)), id=unit.name)
+        yield pytest.param(
+            shlex.split(start.replace("${FLOW_APP}", APP).replace("${FLOW_PROCESSES}", "2")), id=unit.name
+        )
 
 
 @pytest.mark.parametrize("command", list(commands()))

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from flowlib.worker.supervisor import KILL_AFTER
+
 DEPLOY = Path(__file__).parents[2] / "deploy"
 COMPOSE = DEPLOY / "compose.yaml"
 
@@ -47,8 +49,9 @@ def test_the_image_is_told_to_run_as_a_plain_user_and_to_pass_signals_on() -> No
     lines = (DEPLOY / "Dockerfile").read_text().splitlines()
     assert "USER 10001:10001" in lines
     assert "STOPSIGNAL SIGTERM" in lines
+    # Exec form: no shell takes the signal.
     assert [line for line in lines if line.startswith("CMD")] == [
-        'CMD ["flow", "worker", "workers.contacts:app", "--grace", "60"]'  # exec form: no shell takes the signal
+        'CMD ["flow", "worker", "workers.contacts:app", "--processes", "1", "--grace", "60"]'
     ]
 
 
@@ -95,7 +98,7 @@ def test_a_worker_is_killed_only_after_its_grace_is_over(services: dict[str, Any
     """BEHAVIOURS 130: the first SIGTERM lets running steps end."""
     command = services["worker"]["command"]
     grace = int(command[command.index("--grace") + 1])
-    assert int(services["worker"]["stop_grace_period"].removesuffix("s")) > grace
+    assert int(services["worker"]["stop_grace_period"].removesuffix("s")) > grace + KILL_AFTER
     assert services["worker"]["deploy"]["replicas"] > 1
 
 

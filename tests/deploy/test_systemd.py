@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from flowlib.worker.supervisor import KILL_AFTER
+
 UNITS = Path(__file__).parents[2] / "deploy" / "systemd"
 NAMES = sorted(path.name for path in UNITS.iterdir())
 
@@ -40,4 +42,4 @@ def test_a_worker_is_killed_only_after_its_grace_is_over() -> None:
     unit = (UNITS / "flow-worker@.service").read_text()
     (grace,) = re.findall(r"--grace (\d+)", unit)
     (stop,) = re.findall(r"TimeoutStopSec=(\d+)", unit)
-    assert int(stop) > int(grace)
+    assert int(stop) > int(grace) + KILL_AFTER
