@@ -188,11 +188,15 @@ def test_a_step_that_ignores_its_timeout_costs_its_process_and_is_an_attempt_tha
 
 
 def test_when_it_may_not_be_tried_again_the_timeout_is_what_becomes_of_the_step(app: App, pool: Pool) -> None:
+    """Also of one that has kept its worker from saying that it had begun it."""
+    Path("one.hog").write_text("60")
     pool("--kill-after", "0.2", "--processes", "1")
-    run = send(app, "one", how="stubborn", timeout=0.2, retries=0)
+    run = send(app, "one", how="hog", timeout=0.2, retries=0)
     with pytest.raises(RunFailed, match=r"StepTimeout.*0\.2 s"):
         app.runs.result(run, 30)
     assert len(pids("one")) == 1
+    assert attempts(app, run)[-1] == (1, "timeout")
+    assert check_invariants(app.store) == []
 
 
 def test_a_cancelled_body_that_does_not_hear_of_it_is_ended_with_its_process(app: App, pool: Pool) -> None:
