@@ -2,7 +2,7 @@
 --#include clock run metrics job queue
 -- reconcile_run: an unfinished run that nothing would move forward (I4): put the job of its current step back.
 -- Looks again at everything in one stroke, so a run that has moved meanwhile is left alone. A sleep keeps its due time.
--- KEYS   1 {P}:leases   and those of the libraries
+-- KEYS   1 {P}:leases   and {R}:canceled:{q}, those of the libraries
 -- ARGV   1 P  2 R  3 run  4.. the job of its current step, as put_job takes it
 -- reply  1 put back | 0 nothing was wrong
 local run, spec = ARGV[3], {unpack(ARGV, 4, 12)}
@@ -15,6 +15,10 @@ if f[3] then
   if is_held(f[2]) then return 0 end
   if f[1] == 'scheduled' and redis.call('ZSCORE', P .. ':timers', job) then return 0 end
   if f[1] == 'queued' and redis.call('LPOS', R .. ':queue:' .. queue, job) then return 0 end
+else -- somebody has deleted the job; a worker may be at it all the same
+  for _, lease in ipairs(redis.call('ZRANGE', P .. ':leases', 0, -1)) do
+    if run_of(lease) == run then return 0 end
+  end
 end
 redis.call('LREM', R .. ':queue:' .. queue, 0, job)
 unschedule_job(job, queue)
@@ -23,6 +27,7 @@ local later = due and due > NOW
 if f[2] then drop_lease(job, queue, f[4] or '', f[2]) end
 if not f[3] then put_job(run, spec, NOW, 'status', 'queued', 'flow_attempt', r[9], waiting_fields(spec[8], spec[9])) end
 forget_end(job, queue)
+redis.call('ZREM', R .. ':canceled:' .. queue, job) -- somebody has cancelled the job, not the run
 if later then schedule_job(job, queue, due) else queue_job(job, queue, true) end
 note(run, 'recovered', r[7], 0, '', {job = job, queue = queue})
 count(r[3], 'recovered|orphan||')

@@ -67,6 +67,19 @@ def keep(event: Event[dict[str, Any]], step: Step) -> str:
     return held
 
 
+def hold_and_fail_once(step: Step) -> str:
+    held = hold()
+    if step.attempt == 1:
+        app.store.client.rpush(GATE, "open")
+        raise ConnectionError("the first try fails")
+    return held
+
+
+@app.function(on="hold and fail once", retries=1, backoff=0.1)
+def fickle(event: Event[dict[str, Any]], step: Step) -> str:
+    return step.run("fickle", hold_and_fail_once, step)
+
+
 @app.function(on="break")
 def broken(event: Event[dict[str, Any]], step: Step) -> None:
     step.run("break", break_down)
