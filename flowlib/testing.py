@@ -115,7 +115,11 @@ def check_invariants(store: Store) -> list[str]:
 
     >>> assert check_invariants(app.store) == []
     """
-    stored = Stored(store)
+    return faults_in(Stored(store))
+
+
+def faults_in(stored: Stored) -> list[str]:
+    """What `check_invariants` says, of what was read before."""
     checks = (_unfinished, _ended, _leases, _timers, _queues, _memos, _gauges, _counters)
     return [fault for check in checks for fault in check(stored)]
 

@@ -14,7 +14,7 @@ local slot = 'flow_claimed:' .. string.match(exec, '^[^-]*')
 local known = redis.call('HMGET', key, slot, 'state')
 local earlier = known[1]
 if earlier and exec_of(earlier) == exec and is_held(earlier) then
-  return take_job(string.match(earlier, '^[^:]+'), worker, exec, lease_ms)
+  return take_job(string.match(earlier, '^[^:]+'), worker, exec, lease_ms) or 'idle' -- its sender has gone on in place
 end
 for q = 9, #ARGV do
   local list = R .. ':queue:' .. ARGV[q]

@@ -8,6 +8,8 @@ import pytest
 from redis.exceptions import OutOfMemoryError
 
 from flowlib import ServerError
+from flowlib.journal import ENTRY, RUN
+from flowlib.outcome import of_entry
 from flowlib.records import Claim, Lease
 from flowlib.server import Server
 from flowlib.testing import AFTER, BEFORE, cut, faulty_wire
@@ -97,6 +99,18 @@ def test_a_claim_that_comes_again_gets_the_same_job_and_writes_nothing(desk: Des
     assert desk.stored() == after
     assert desk.store.claim_job("anna", "exec-2", 60_000, "desk", ["flow"]) != "idle"
     assert desk.faults() == []
+
+
+def test_a_claim_that_comes_late_when_its_sender_has_gone_on_in_place_writes_nothing(desk: Desk) -> None:
+    """Its first job keeps the end that it had. I7."""
+    desk.start()
+    lease = claim_again(desk).lease
+    assert desk.store.place_job(lease, lease.job, "", of_entry(ENTRY), desk._spec(lease, "a", RUN), age_ms=0, losses=0)
+    assert desk.commit(lease) == "recorded"
+    assert desk.commit_next(lease) == "recorded"
+    after = desk.stored()
+    assert desk.store.claim_job("anna", "exec-1", 60_000, "desk", ["flow"]) == "idle"
+    assert desk.stored() == after
 
 
 def test_a_claim_that_comes_again_after_its_lease_was_lost_takes_what_is_there(desk: Desk) -> None:

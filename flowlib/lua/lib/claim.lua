@@ -13,8 +13,10 @@ local function take_job(job, worker, exec, lease_ms)
   local r = {}
   for i = 1, #record, 2 do r[record[i]] = record[i + 1] end
   if r.status ~= 'running' or r.job ~= job then
-    redis.call('HSET', key, 'status', 'canceled')
-    redis.call('EXPIRE', key, 60)
+    if not RESULT_TYPE[redis.call('HGET', key, 'status')] then -- one that has ended stays as it ended
+      redis.call('HSET', key, 'status', 'canceled')
+      redis.call('EXPIRE', key, 60)
+    end
     return nil
   end
   local due = r.due ~= '' and tonumber(redis.call('ZSCORE', P .. ':timers', job) or 0) or 0
