@@ -27,8 +27,8 @@ test: check  ## style, types, and the tests
 bench: setup $(VENV)/.ready-bench  ## figures of all kinds, beside other systems; ARGS=--quick, ARGS='--only growth' ...
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
-chaos: setup  ## servers and workers killed at random, for long
-	$(BIN)/pytest -m chaos --timeout 3600
+chaos: setup  ## servers and workers killed at random, for long; CHAOS_SECONDS=600 of storms, CHAOS_SEED=7
+	$(BIN)/pytest -m chaos -s --timeout 3600
 
 LOCK := $(BIN)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --custom-compile-command "make lock"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import logging
 import multiprocessing
 import os
@@ -21,6 +22,7 @@ from tests import access
 
 from . import ledger
 
+ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0  # a dead worker's duties pass on within seconds; a machine may be busy
 
 _forks = multiprocessing.get_context("forkserver")
@@ -28,16 +30,12 @@ _forks.set_forkserver_preload([f"tests.crash.{each}" for each in ("fleet", "stor
 _alone = threading.Lock()  # starting a process asks all others for their exit codes, and each can be read once only
 
 
-class WorkerProcess:
-    """One worker of the app at MODULE:APP; its step bodies note what they do in `notes`, its own log is beside that.
+class Forked:
+    """A process of the fleet. What it writes is in a log beside `notes`, where its step bodies note what they do."""
 
-    It may do no more than deploy/redis.conf lets it, on a server that knows of that.
-    """
-
-    def __init__(self, location: str, url: str, notes: Path, **settings: Any) -> None:
-        settings.setdefault("ledger_url", url)
-        args = (location, access.limited(url), str(notes), settings)
-        self._process = _forks.Process(target=_work, args=args, daemon=True)
+    def __init__(self, work: Callable[..., None], notes: Path, *args: Any, ledger_url: str = "") -> None:
+        environment = {ledger.PATH: str(notes), ledger.URL: ledger_url}
+        self._process = _forks.Process(target=_begin, args=(work, environment, *args), daemon=True)
         with _alone:
             self._process.start()
 
@@ -73,6 +71,29 @@ class WorkerProcess:
         assert self.ends()
 
 
+class WorkerProcess(Forked):
+    """One worker of the app at MODULE:APP. It may do no more than deploy/redis.conf lets it, on a server that knows of that."""
+
+    def __init__(self, location: str, url: str, notes: Path, **settings: Any) -> None:
+        looks_at = settings.pop("ledger_url", url)
+        super().__init__(_work, notes, location, access.limited(url), settings, ledger_url=looks_at)
+
+
+class CommandProcess(Forked):
+    """`flow` or `rq` with these arguments, and the processes that it starts."""
+
+    def __init__(self, program: str, arguments: list[str], notes: Path) -> None:
+        super().__init__(_command, notes, program, arguments)
+
+    @property
+    def children(self) -> list[int]:
+        """Empty where the system does not say it in this way."""
+        with contextlib.suppress(OSError):
+            tasks = Path(f"/proc/{self.pid}/task").iterdir()
+            return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+        return []
+
+
 def until(condition: Callable[[], Any]) -> Any:
     """What `condition` returns as soon as that is true."""
     deadline = time.monotonic() + PATIENCE
@@ -82,12 +103,22 @@ def until(condition: Callable[[], Any]) -> Any:
     return found
 
 
-def _work(location: str, url: str, notes: str, settings: dict[str, Any]) -> None:
+def _begin(work: Callable[..., None], environment: dict[str, str], *args: Any) -> None:
     if sys.platform == "linux":  # end with the tests, however those end
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    log = os.open(f"{notes}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    log = os.open(f"{environment[ledger.PATH]}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    os.environ.update(environment)
+    work(*args)
+
+
+def _work(location: str, url: str, settings: dict[str, Any]) -> None:
     logging.basicConfig(level=logging.WARNING)
-    os.environ[ledger.PATH], os.environ[ledger.URL] = notes, settings.pop("ledger_url")
     run_worker(location, url, **settings)
+
+
+def _command(program: str, arguments: list[str]) -> None:
+    os.chdir(ROOT)
+    command = importlib.import_module({"flow": "flowlib.cli", "rq": "rq.cli"}[program]).main
+    sys.exit(command(arguments))

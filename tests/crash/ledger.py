@@ -1,11 +1,14 @@
 """What step bodies did, kept outside Redis: one line per start and end, appended in one write, so that no kill tears it.
 
-Before a body starts it looks whether its memo is there already; that must never be, and is noted as `again`.
+Before a body starts it looks whether its memo is there already; that must never be, and is noted as `again`. Where no
+server is named to look at (a storm would notice little but the looking), the times of the lines tell as much: all
+processes of a test, its server too, have one clock.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,8 +19,8 @@ from flowlib.address import connect
 from flowlib.keys import Keys
 from flowlib.store import RedisError
 
-START, END, AGAIN = "start", "end", "again"
-PATH, URL = "CRASH_LEDGER", "FLOW_REDIS_URL"
+START, END, RAISED, AGAIN = "start", "end", "raised", "again"
+PATH, URL = "CRASH_LEDGER", "CRASH_LEDGER_URL"
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Line:
     run: str
     step: str
     attempt: int
+    pid: int = 0
+    at: float = 0.0
 
 
 class Ledger:
@@ -45,8 +50,8 @@ class Ledger:
         if not self.path.exists():
             return []
         return [
-            Line(word, run, step, int(attempt))
-            for word, run, step, attempt in map(str.split, self.path.read_text().splitlines())
+            Line(word, run, step, int(attempt), int(pid), float(at))
+            for word, run, step, attempt, pid, at in map(str.split, self.path.read_text().splitlines())
         ]
 
 
@@ -54,9 +59,18 @@ class Ledger:
 def noted(face: Step | AsyncStep, step: str) -> Iterator[None]:
     """Around a step's body."""
     ledger = Ledger()
-    with suppress(RedisError), connect(os.environ[URL]) as client:  # without Redis there is nothing to look at
-        if client.hexists(Keys().memo(face.run_id), f"1:{step}"):
-            ledger.write(AGAIN, face.run_id, step, face.attempt)
-    ledger.write(START, face.run_id, step, face.attempt)
-    yield
-    ledger.write(END, face.run_id, step, face.attempt)
+
+    def note(word: str) -> None:
+        ledger.write(word, face.run_id, step, face.attempt, os.getpid(), f"{time.time():.6f}")
+
+    if url := os.environ.get(URL):
+        with suppress(RedisError), connect(url) as client:  # without Redis there is nothing to look at
+            if client.hexists(Keys().memo(face.run_id), f"1:{step}"):
+                note(AGAIN)
+    note(START)
+    try:
+        yield
+    except BaseException:
+        note(RAISED)
+        raise
+    note(END)

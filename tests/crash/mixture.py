@@ -1,8 +1,12 @@
-"""Runs of every temper for the storm: short ones, some that fail and are tried again, some that sleep, some that compensate."""
+"""Runs of every temper for the storm: short ones, some that fail and are tried again, some that sleep, some that compensate.
+
+Every run returns 4, whatever befalls it. Steps of `prompt` are over before a worker waits for their memo to be recorded.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from typing import Any
 
@@ -14,11 +18,30 @@ app = App("mixture", retries=3, backoff=0.05)
 PATIENT = Limits(losses=50)  # the storm kills at random: nobody is to conclude that it was the step's fault
 
 KINDS = ("short", "flaky", "sleepy", "compensating", "async")
+STORMY_KINDS = (*KINDS, "prompt", "prompt", "prompt", "crossing", "long")
+ASIDE = "aside"  # a queue beside the default one
 
 
 def work(step: Step, id: str, number: int) -> int:
     with noted(step, id):
         time.sleep(0.004)
+        return number + 1
+
+
+def work_promptly(step: Step, id: str, number: int) -> int:
+    with noted(step, id):
+        return number + 1
+
+
+def work_long(step: AsyncStep, id: str, number: int) -> int:
+    with noted(step, id):
+        time.sleep(random.uniform(0.2, 1.0))
+        return number + 1
+
+
+async def work_long_async(step: AsyncStep, id: str, number: int) -> int:
+    with noted(step, id):
+        await asyncio.sleep(random.uniform(0.2, 1.0))
         return number + 1
 
 
@@ -82,3 +105,29 @@ async def asynchronous(event: Event[dict[str, Any]], step: AsyncStep) -> int:
     for each in range(4):
         number = await step.run(f"s{each}", work_async, step, f"s{each}", number)
     return number
+
+
+@app.function(on="prompt", limits=PATIENT)
+def prompt(event: Event[dict[str, Any]], step: Step) -> int:
+    number = -6
+    for each in range(10):
+        number = step.run(f"s{each}", work_promptly, step, f"s{each}", number)
+    return number
+
+
+@app.function(on="crossing", limits=PATIENT)
+def crossing(event: Event[dict[str, Any]], step: Step) -> int:
+    """From queue to queue and back."""
+    number = 0
+    for each in range(4):
+        face = step.options(queue=ASIDE) if each % 2 else step
+        number = face.run(f"s{each}", work_promptly, step, f"s{each}", number)
+    return number
+
+
+@app.function(on="long", limits=PATIENT, queue=ASIDE)
+async def long(event: Event[dict[str, Any]], step: AsyncStep) -> int:
+    number = await step.run("a", work_long, step, "a", 0)
+    number = await step.run("b", work_long_async, step, "b", number)
+    number = await step.run("c", work_async, step, "c", number)
+    return await step.run("d", work_async, step, "d", number)
