@@ -93,6 +93,8 @@ class Housekeeper:
             if time.monotonic() - self._last.get(act, 0.0) >= every:
                 self._last[act] = time.monotonic()
                 act()
+                if act == self.reconcile and self._suspects:  # who has the duty may not have it for long
+                    self._last[act] += min(0.0, SUSPICION - every)
                 wait = min(wait, self.fire())
         return wait
 

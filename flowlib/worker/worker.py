@@ -225,7 +225,6 @@ class FlowWorker(BaseWorker):
             self.store, self.name, self.queue_names(),
             event_retention_ms=EVENT_RETENTION_MS, reconcile_every=self._reconcile_every,
         )  # fmt: skip
-        self._waiter = Waiter(self.store.client.connection_pool, self.queue_keys())
         self.ordinary = OrdinaryJobs(
             self.store, self.name, self.queue_names() if self._rq_jobs else [], lease_ms=self.lease_ms,
             give_up=self._may_give_up,
@@ -257,6 +256,11 @@ class FlowWorker(BaseWorker):
         if self.board is not None:
             self.board.report(0)
         log.info("worker %s: app %s, queues %s", self.name, self.app.name, ", ".join(self.queue_names()))
+
+    def _set_ip_address(self, connection: redis.Redis) -> None:
+        """In RQ's constructor, which asks Redis for it."""
+        self._waiter = Waiter(connection.connection_pool, self.queue_keys())
+        self._insist(lambda: super(FlowWorker, self)._set_ip_address(connection))
 
     def _insist(self, act: Callable[[], object]) -> None:
         """A worker that starts while Redis is full or restarting waits for it, too."""

@@ -13,6 +13,7 @@ from flowlib import App, Event
 from flowlib.server import Server
 from flowlib.store import Store
 from flowlib.testing import check_invariants
+from tests import access
 
 from .fleet import WorkerProcess, until
 from .ledger import END, START, Ledger
@@ -30,7 +31,8 @@ class Scene:
         self._workers: list[WorkerProcess] = []
 
     def worker(self, **settings: Any) -> WorkerProcess:
-        worker = WorkerProcess("tests.crash.waiting:app", self.server.url, self.notes, **settings)
+        url = settings.pop("url", self.server.url)
+        worker = WorkerProcess("tests.crash.waiting:app", url, self.notes, **settings)
         self._workers.append(worker)
         return worker
 
@@ -53,7 +55,8 @@ class Scene:
         return [entry.kind for entry in self.app.runs.history(run) if entry.step == f"1:{step}"]
 
     def log(self) -> str:
-        return Path(f"{self.notes}.log").read_text()
+        log = Path(f"{self.notes}.log")
+        return log.read_text() if log.exists() else ""
 
     def close(self) -> None:
         for worker in self._workers:
@@ -211,3 +214,17 @@ def test_a_worker_with_a_full_redis_records_its_step_goes_on_and_takes_new_work_
     assert {a.number for each in (run, other) for s in scene.app.runs.get(each).steps for a in s.attempts} == {1}
     assert worker.stop() == 0
     assert check_invariants(scene.store) == []
+
+
+def test_a_worker_that_starts_while_redis_is_away_waits_for_it(scene: Scene) -> None:
+    """BEHAVIOURS 146: RQ's constructor asks Redis for the worker's address."""
+    event = scene.app.send(Event("crash.wait", {}))
+    scene.let_go()
+    url = access.limited(scene.server.url)
+    scene.server.kill()
+    worker = scene.worker(url=url)
+    until(lambda: "waiting for it" in scene.log())
+    scene.server.restart()
+    (run,) = until(lambda: scene.app.runs.of_event(event))
+    assert scene.app.runs.result(run, 15) == worker.pid
+    assert worker.stop() == 0
