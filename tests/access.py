@@ -18,6 +18,7 @@ CONF = Path(__file__).parents[1] / "deploy" / "redis.conf"
 USER, PASSWORD = "flow", "secret"
 # What tests do with a worker's connection, and no worker does: look at all keys while nobody can write, and set the scene.
 FOR_TESTS = ["client|pause", "client|unpause", "scan", "type", "pttl", "flushall"]
+FOR_RATE_LIMITS = ["zpopmin"]  # those of RQ, which ordinary jobs may have
 
 
 def rule() -> list[str]:
@@ -49,5 +50,5 @@ def for_tests(client: redis.Redis, url: str) -> str:
     """What `redis_url` hands out: the address, as that user if the environment says so."""
     if not os.environ.get("FLOW_TEST_ACL"):
         return url
-    client.execute_command("ACL", "SETUSER", USER, "~*", *(f"+{command}" for command in FOR_TESTS))
+    client.execute_command("ACL", "SETUSER", USER, "~*", *(f"+{command}" for command in [*FOR_TESTS, *FOR_RATE_LIMITS]))
     return limited(url)

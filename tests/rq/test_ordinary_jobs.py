@@ -105,8 +105,8 @@ def seen(client: Any, queue: str) -> dict[str, Any]:
             found[key] = set(client.zrange(key, 0, -1))
         else:
             found[key] = client.get(key)
-        if (ttl := client.ttl(key)) > 0:
-            found[f"{key} lives"] = round(ttl / 60)
+        if (ttl := client.pttl(key)) > 0:
+            found[f"{key} lives"] = round(ttl / 60_000)
     return found
 
 

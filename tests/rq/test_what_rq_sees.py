@@ -82,7 +82,7 @@ def test_a_finished_job_has_its_result(shop: Shop) -> None:
     assert result is not None
     assert (result.type, result.worker_name) == (Result.Type.SUCCESSFUL, worker.name)
     assert {f"{run}-reserve", f"{run}-charge"} <= set(shop.queue.finished_job_registry.get_job_ids())
-    assert 0 < shop.client.ttl(f"rq:job:{job.id}") <= 60
+    assert 0 < shop.client.pttl(f"rq:job:{job.id}") <= 60_000
     assert shop.queue.count == 0
 
 
