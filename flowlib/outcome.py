@@ -92,7 +92,7 @@ def job_id(run: str, key: str) -> str:
     return run + _suffix(key)
 
 
-@lru_cache(maxsize=10_000)
+@lru_cache(maxsize=1000)  # step ids may be made of data
 def _suffix(key: str) -> str:
     if key == ENTRY:
         return ""
@@ -118,7 +118,7 @@ def make_job(
     return JobSpec(job_id(run, key), key, kind, queue, whole, f"{before}{run}{after}".encode(), told)
 
 
-@lru_cache(maxsize=10_000)
+@lru_cache(maxsize=1000)  # step ids may be made of data
 def _envelope(app: str, function: str, location: str, key: str) -> tuple[str, str, str]:
     """What is before and behind the run's id in the JSON that RQ's tools read, and the description."""
     before, after = json.dumps([RUN_STEP, None, ["\0", id_of(key), location], {}]).split("\\u0000", 1)

@@ -144,7 +144,7 @@ def test_rq_info_tells_the_truth_in_all_its_forms_and_takes_nothing(shop: Shop) 
     shop.queue.failed_job_registry.cleanup()
     shop.open_gate()
     assert shop.app.runs.result(run, 10) == "held"
-    assert shop.diary()[:2] == ["hold", "after"]
+    assert shop.diary().count("hold") == 1
     assert [entry.kind for entry in shop.app.runs.history(run)].count("lost") == 0
 
 
