@@ -314,32 +314,27 @@ def is_member(client: Any, key: bytes, member: str) -> bool:
 
 
 def test_rqs_commands_say_what_our_worker_listens_to(shop: Shop) -> None:
+    """On the channel of its name, in the words that `handle_payload` knows."""
     worker = shop.flow_worker()
-    run = shop.send("hold")
-    until(lambda: shop.queue.started_job_registry.get_job_ids(cleanup=False))
-    (execution,) = shop.job(run, "hold").get_executions()
+    job = Queue("old", connection=shop.client).enqueue("tests.rq.jobs.add", 1)
+    shop.store.take_ordinary(worker.name, "execution", 1000, ["old"])
     ears = shop.client.pubsub(ignore_subscribe_messages=True)
     ears.subscribe(worker.pubsub_channel_name)
-    heard: list[dict[str, Any]] = []
-
-    def listen() -> bool:
-        said = ears.get_message(timeout=0.1)
-        if said is not None:
-            heard.append(json.loads(said["data"]))
-        return len(heard) == 4
-
     ears.get_message(timeout=5)
     send_command(shop.client, worker.name, "kill-horse")
-    send_stop_job_command(shop.client, f"{run}-hold", serializer=JSONSerializer)
-    send_stop_execution_command(shop.client, f"{run}-hold", execution.id)
+    send_stop_job_command(shop.client, job.id)
+    send_stop_execution_command(shop.client, job.id, "execution")
     send_shutdown_command(shop.client, worker.name)
-    until(listen)
+    heard: list[dict[str, Any]] = []
+    while len(heard) < 4:
+        said = ears.get_message(timeout=5)
+        assert said is not None
+        heard.append(json.loads(said["data"]))
     ears.close()
-    assert worker.pubsub_channel_name == f"rq:pubsub:{worker.name}"
     assert heard == [
         {"command": "kill-horse"},
-        {"command": "stop-job", "job_id": f"{run}-hold"},
-        {"command": "stop-execution", "job_id": f"{run}-hold", "execution_id": execution.id},
+        {"command": "stop-job", "job_id": job.id},
+        {"command": "stop-execution", "job_id": job.id, "execution_id": "execution"},
         {"command": "shutdown"},
     ]
 
