@@ -85,12 +85,18 @@ class OrdinaryJobs:
         execution = uuid4().hex
         try:
             taken = self.store.take_ordinary(self.worker, execution, self._lease_ms, self._queues)
-            if taken is None:
+        except redis.RedisError:
+            if self.give_up():
                 return False
+            raise
+        if taken is None:
+            return False
+        try:
             self._perform(*taken, execution, line)
-            self.done += 1
-        except redis.RedisError as error:
-            log.error("an ordinary job could not be reported, its lease will run out: %s", error)
+        except Exception as error:
+            unknown = not isinstance(error, redis.RedisError)
+            log.error("job %s could not be reported, its lease will run out: %s", taken[0], error, exc_info=unknown)
+        self.done += 1
         return True
 
     def _perform(self, job: str, queue: str, died: str, execution: str, line: Line) -> None:
