@@ -94,10 +94,10 @@ class Fleet:
         """Until all is sent, and has ended."""
         assert self._producer is not None
         self._producer.join()
-        try:
-            until(lambda: self.ended() >= self._runs)
-        except AssertionError:
-            self._faults.append(f"not all runs have ended: {self._log()}")
+        while self.ended() < self._runs:
+            if not self.goes_on():
+                self._faults.append(f"{self._runs - self.ended()} runs do not end: {self._log()}")
+                return
 
     def faults(self, *, forgetful: bool = False) -> list[str]:
         """What is wrong after all runs have ended; `forgetful`: the server may have lost what it had confirmed."""
