@@ -17,7 +17,9 @@ from flowlib.address import connect
 CONF = Path(__file__).parents[1] / "deploy" / "redis.conf"
 USER, PASSWORD = "flow", "secret"
 # What tests do with a worker's connection, and no worker does: look at all keys while nobody can write, and set the scene.
-FOR_TESTS = ["client|pause", "client|unpause", "scan", "type", "pttl", "flushall"]
+FOR_TESTS = [
+    "client|pause", "client|unpause", "dbsize", "flushall", "keys", "pttl", "scan", "script|flush", "type", "xgroup|setid",
+]  # fmt: skip
 FOR_RATE_LIMITS = ["zpopmin"]  # those of RQ, which ordinary jobs may have
 
 

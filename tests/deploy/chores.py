@@ -53,6 +53,11 @@ def failing(event: Event[dict[str, Any]], step: Step) -> None:
     step.run("hopeless", hopeless)
 
 
+@app.function(on="chores.doomed", retries=0)
+def doomed(event: Event[dict[str, Any]], step: Step) -> None:
+    step.run("hopeless", hopeless)
+
+
 @app.function(on="chores.waiting")
 def waiting(event: Event[dict[str, Any]], step: Step) -> None:
     step.run("wait", wait)

@@ -20,10 +20,12 @@ from rq.serializers import JSONSerializer
 from flowlib import Event
 from flowlib.cli import main
 from flowlib.dispatch import Dispatcher
+from flowlib.errors import ConfigError
 from flowlib.store import Store
 from flowlib.wire import FOREVER
 from flowlib.worker import FlowWorker
 from flowlib.worker.housekeeping import Housekeeper
+from flowlib.worker.start import start
 
 from . import chores
 
@@ -45,6 +47,7 @@ class Day:
         self.produce()
         self.type_commands()
         self.use_rqs_tools()
+        self.start_another_of_that_name()
         send_shutdown_command(self.client, self._worker.name)
         self.until(lambda: not self._thread.is_alive())
         self.work_as_rq()
@@ -111,6 +114,11 @@ class Day:
     def rq_job(self, id: str) -> Job:
         return Job.fetch(id, connection=self.client, serializer=JSONSerializer)
 
+    def start_another_of_that_name(self) -> None:
+        with contextlib.suppress(ConfigError):
+            start(self.app, self.url, name=self._worker.name)
+            raise AssertionError("two workers have one name")
+
     def work_as_rq(self) -> None:
         """On one queue, on two, and in a burst: RQ takes its jobs by different commands."""
         ways: list[tuple[list[str], dict[str, Any]]] = [
@@ -121,6 +129,9 @@ class Day:
             SimpleWorker(queues, connection=self.client, serializer=JSONSerializer).work(**limit)
             assert self.app.runs.get(run).result == 4
             assert self.rq_job(f"{run}-double").get_status() == "finished"
+        (run,) = self.started("chores.doomed")
+        SimpleWorker(["flow"], connection=self.client, serializer=JSONSerializer).work(burst=True)
+        assert self.app.runs.get(run).status == "failed"
 
     def keep_house(self) -> None:
         """A dead worker's job, a run whose job somebody has deleted, a consumer that has gone."""
