@@ -23,8 +23,9 @@ from .channel import Channel
 log = logging.getLogger("flowlib.housekeeping")
 
 DUTY_MS = 3000
-ABSENCE = 1.0  # seconds without an answer after which Redis counts as having been away,
-RETURN = 2.0  # and seconds for which the workers that waited for it are heard first
+ABSENCE = 0.5  # seconds without an answer after which Redis counts as having been away,
+RETURN = 2.0  # seconds for which the workers that waited for it are then heard first,
+SELDOM = 10.0  # but one that is merely slow must not put that off for ever
 BATCH = 100
 CHUNK = 500
 ACQUITTED = 86_400.0  # seconds after which a suspect is forgotten: it has ended before it was looked at again
@@ -48,6 +49,7 @@ class Housekeeper:
         self._queues = list(queues)
         self.worker = worker
         self._hasty = store.hasty()
+        self._back = -SELDOM  # when Redis came back the last time
         self._timers = Channel(store.client, store.keys.timers_channel)
         self._retention_ms = event_retention_ms
         self._every: dict[Callable[[], object], float] = {
@@ -84,8 +86,10 @@ class Housekeeper:
         """Do what is due; returns the seconds until the next look."""
         asked = time.monotonic()
         ours = self.store.keep_house(self.worker, DUTY_MS)
-        if time.monotonic() - asked > ABSENCE:  # Redis was away: who lives has still to renew its leases
-            self._last[self.reap] = time.monotonic() + RETURN
+        heard = time.monotonic()
+        if heard - asked > ABSENCE and heard - self._back > SELDOM:  # who lives has still to renew its leases
+            self._back = heard
+            self._last[self.reap] = heard + RETURN
         if not ours:
             return DUTY_MS / 3000
         wait = self.fire()

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 
 import pytest
 
 from flowlib.records import Lease
+from flowlib.server import Server
+from flowlib.store import Store
+from flowlib.wire import FOREVER
+from flowlib.worker.housekeeping import ABSENCE, Housekeeper
+from tests.crash.fleet import until
 
 from .conftest import Desk
 
@@ -271,3 +278,28 @@ def test_a_lease_without_a_job_is_forgotten(desk: Desk) -> None:
     assert desk.store.reap() == []
     assert desk.house.reconcile(suspicion=0.0) == [lease.run]
     assert desk.faults() == []
+
+
+def test_when_redis_is_back_who_lives_is_heard_before_the_dead_are_buried(fresh_server: Server) -> None:
+    """DESIGN §7: during an outage nobody can renew a lease, so that none has been renewed says nothing. I4."""
+    desk = Desk(fresh_server.url)
+    house = Housekeeper(Store(fresh_server.url, patience=FOREVER), "house", event_retention_ms=0)
+    alive, dead = desk.at_step(event_id="one", lease_ms=1), desk.at_step(event_id="two", worker="bert", lease_ms=1)
+    fresh_server.kill()
+    round = threading.Thread(target=house._keep_house)
+    round.start()
+    time.sleep(2 * ABSENCE)  # for so long there is no Redis
+    fresh_server.restart()
+    round.join()
+    assert desk.store.renew_leases("anna", 60_000, 60, [alive.name]) == (False, [])
+
+    def buried(lease: Lease) -> bool:
+        house._keep_house()
+        return desk.store.client.zscore(desk.store.keys.leases, lease.name) is None
+
+    assert not buried(dead)
+    until(lambda: buried(dead))
+    assert not buried(alive)
+    assert desk.faults() == []
+    desk.store.close()
+    house.store.close()
