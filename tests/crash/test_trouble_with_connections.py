@@ -13,7 +13,7 @@ from flowlib.server import Server
 from .proxy import DOWN, UP
 from .troubled import Proxied, proxied
 
-PER_CUT = 4000  # bytes on average
+PER_CUT = 3000  # bytes on average
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def fleet(fresh_server: Server, tmp_path: Path) -> Iterator[Proxied]:
 @pytest.mark.slow
 def test_connections_cut_at_any_byte_lose_and_repeat_nothing(fleet: Proxied) -> None:
     """BEHAVIOURS 146; I1, I3, I5: and nothing waits for a lease to run out."""
-    cut_again_and_again(fleet, workers=2, runs=60, at_least=100)
+    cut_again_and_again(fleet, workers=2, runs=60, at_least=60)
 
 
 @pytest.mark.chaos
@@ -33,7 +33,7 @@ def test_connections_cut_at_any_byte_lose_and_repeat_nothing(fleet: Proxied) -> 
 @pytest.mark.parametrize("round", range(4))
 def test_connections_cut_thousands_of_times_lose_and_repeat_nothing(fleet: Proxied, round: int) -> None:
     """BEHAVIOURS 146; I1, I3, I5."""
-    cut_again_and_again(fleet, workers=4, runs=1200, at_least=2000)
+    cut_again_and_again(fleet, workers=4, runs=1200, at_least=1500)
 
 
 def cut_again_and_again(fleet: Proxied, workers: int, runs: int, at_least: int) -> None:
