@@ -12,8 +12,8 @@ from typing import Any
 
 import redis
 
-_ASK = 1.0  # seconds between two questions
-_SILENCE = 3.0  # seconds without any answer after which the connection counts as dead
+_ASK = 1.0  # seconds without a word after which the server is asked for one
+_SILENCE = 2.0  # seconds that it has for its answer; looked at only after reading, for it may be us who were held up
 
 
 class Channel:
@@ -31,7 +31,7 @@ class Channel:
         self._heard = self._asked = time.monotonic()
         try:
             self._pubsub.subscribe(self._name)
-            if self._pubsub.get_message(timeout=_SILENCE) is None:
+            if self._pubsub.get_message(timeout=_ASK + _SILENCE) is None:
                 raise redis.TimeoutError(f"no answer to the subscription of {self._name}")
         except BaseException:
             self.close()
@@ -43,13 +43,12 @@ class Channel:
             self.subscribe()
             return None  # what was said before is to be looked for
         try:
-            now = time.monotonic()
-            if now - self._heard > _SILENCE:
-                raise redis.TimeoutError(f"channel {self._name} has been silent for {now - self._heard:.0f} s")
-            if now - max(self._asked, self._heard) > _ASK:
-                self._asked = now
+            if self._asked <= self._heard < time.monotonic() - _ASK:
+                self._asked = time.monotonic()
                 self._pubsub.ping()
             said = self._pubsub.get_message(timeout=min(seconds, _ASK))
+            if said is None and self._heard < self._asked < time.monotonic() - _SILENCE:
+                raise redis.TimeoutError(f"channel {self._name} is silent")
         except BaseException:
             self.close()
             raise
