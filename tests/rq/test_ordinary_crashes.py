@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -57,6 +60,21 @@ def block() -> None:
     """In one system call."""
     note("ran")
     time.sleep(100)
+
+
+def hog(seconds: int) -> str:
+    """Holds the interpreter lock: nothing else of this process gets a word in."""
+    note("ran")
+    ctypes.PyDLL(None).sleep(seconds)
+    return "hogged"
+
+
+def overstay() -> None:
+    """Hears no alarm."""
+    note("ran")
+    while True:
+        with contextlib.suppress(BaseException):
+            time.sleep(100)
 
 
 def called_back(job: Job, connection: Redis, *_: Any) -> None:
@@ -290,6 +308,27 @@ def test_a_job_that_blocks_is_ended_at_its_timeout_and_steps_still_can_be(site: 
         (run,) = until(lambda: steps.runs.of_event(event))
         until(lambda: steps.runs.get(run).finished)
         assert "StepTimeout" in str(steps.runs.get(run).error)
+
+
+@pytest.mark.slow
+def test_a_job_that_hogs_the_interpreter_lock_keeps_its_lease_and_one_that_overstays_is_ended(site: Site) -> None:
+    """BEHAVIOURS 131: the supervisor speaks for the worker that cannot, and kills what does not hear its alarm."""
+    command = [
+        sys.executable, "-m", "flowlib.cli", "worker", "tests.rq.shop:app", "--queues", "old", "--rq-jobs",
+        "--redis-url", site.server.url, "--processes", "2", "--lease", "1", "--kill-after", "0.5",
+    ]  # fmt: skip
+    with subprocess.Popen(command, env={**os.environ, LEDGER: str(site.notes)}) as supervisor:
+        try:
+            slow = site.enqueue(hog, args=(3,))
+            until(lambda: slow.get_status() == JobStatus.FINISHED)
+            assert (slow.return_value(), site.times(slow)) == ("hogged", 1)
+            late = site.enqueue(overstay, job_timeout=1)
+            until(lambda: late.get_status() == JobStatus.FAILED)
+            assert (site.times(late), site.calls(late)) == (1, 1)
+            result: Any = late.latest_result()
+            assert "AbandonedJobError" in result.exc_string
+        finally:
+            supervisor.terminate()
 
 
 def test_a_result_waits_for_redis_to_come_back(site: Site) -> None:
