@@ -39,6 +39,12 @@ def waiting(event: Event[dict[str, Any]], step: Step) -> int:
     return waited
 
 
-@app.function(on="crash.nap")
+def work_at_second_try(step: Step) -> None:
+    if step.attempt == 1:
+        raise ConnectionError("the first try fails")
+
+
+@app.function(on="crash.nap", retries=1, backoff=0.05)
 def napping(event: Event[dict[str, Any]], step: Step) -> None:
-    step.sleep("nap", 2.5)
+    step.sleep("nap", event.data["seconds"])
+    step.run("flaky", work_at_second_try, step)

@@ -7,6 +7,11 @@ import time
 from collections.abc import Callable
 
 import pytest
+from rq import Queue
+from rq.job import Job
+from rq.registry import ScheduledJobRegistry
+from rq.serializers import JSONSerializer
+from rq.utils import current_timestamp
 
 from flowlib.records import Lease
 from flowlib.server import Server
@@ -189,6 +194,26 @@ def test_timers_fire_the_earliest_first_to_the_front_and_only_those_that_are_due
     assert desk.store.fire_due()[0] == 0
     assert [desk.claim().lease.job for _ in range(2)] == [f"{runs['soon']}-nap", f"{runs['late']}-nap"]
     assert desk.runs.get(runs["far"]).state == "sleeping"
+    assert desk.faults() == []
+
+
+def test_a_sleep_that_a_fast_rq_scheduler_has_queued_goes_back_to_its_time(desk: Desk) -> None:
+    """BEHAVIOURS 150: an hour early, by RQ's own means. RQ's registry and our timers have it as before."""
+    lease = desk.at_step()
+    desk.commit(lease)
+    desk.sleep(lease)
+    job, before = f"{lease.run}-nap", desk.stored()
+    registry = ScheduledJobRegistry("flow", connection=desk.store.client, serializer=JSONSerializer)
+    assert registry.get_jobs_to_schedule(current_timestamp() + 3600) == [job]
+    queue = Queue("flow", connection=desk.store.client, serializer=JSONSerializer)
+    with desk.store.client.pipeline() as pipe:
+        queue._enqueue_job(Job.fetch(job, desk.store.client, JSONSerializer), pipeline=pipe)
+        registry.remove(job, pipeline=pipe)
+        pipe.execute()
+    assert desk.store.claim_job("anna", "exec-early", 60_000, "desk", ["flow"]) == "idle"
+    after = desk.stored()
+    assert {key for key in after if after[key] != before.get(key)} <= {f"rq:job:{job}", "rq:worker:anna", "rq:queues"}
+    assert desk.runs.get(lease.run).state == "sleeping"
     assert desk.faults() == []
 
 
