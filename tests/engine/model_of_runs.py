@@ -270,6 +270,8 @@ class Model:
         run = self.runs[name]
         if run.status != "running" or self.moves(run.job):
             return False
+        if run.job not in self.jobs and any(lease[:26] == name for lease in self.leases):
+            return False  # whose it is cannot be told any more: that lease runs out first
         self._take_away(run.job)
         if run.job not in self.jobs:
             self.jobs[run.job] = Job(name, run.step, run.kind, attempt=run.attempt)
