@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Any, TextIO, cast
 
 import msgpack
@@ -149,8 +149,18 @@ def install() -> None:
     for handler in root.handlers:
         if not isinstance(handler, _Handler) and not any(isinstance(f, RunFilter) for f in handler.filters):
             handler.addFilter(RunFilter())
+    _stand_in()
+
+
+def _stand_in() -> None:
     if not isinstance(sys.stdout, _Stdout):
         sys.stdout = cast(TextIO, _Stdout(sys.stdout))
+
+
+def begin(recorder: Recorder) -> Token[Recorder | None]:
+    """From here on this context speaks for `recorder`. Whoever put another stdout in place meanwhile is listened to."""
+    _stand_in()
+    return speaking.set(recorder)
 
 
 def finish(recorder: Recorder) -> None:

@@ -163,7 +163,7 @@ class Frame:
             pass  # the lease was lost while reporting: whoever has it now goes on
 
     def _play(self) -> None:
-        speaking = capture.speaking.set(self.recorder)
+        speaking = capture.begin(self.recorder)
         self._speak()
         try:
             if self._given_up and (self.job.recorded or self.job.journal.mine == ENTRY):
