@@ -26,8 +26,10 @@ from flowlib import App, Event
 from flowlib.server import Server
 from flowlib.store import Store
 from flowlib.testing import AFTER, BEFORE
+from tests.crash.fleet import until
+from tests.crash.ledger import PATH
 
-from .doomed import LEDGER, WorkerProcess, note, notes_of, until
+from .doomed import WorkerProcess, note, notes_of
 
 FURTHEST = 200  # more commands than the story takes
 AT_ONCE = 12  # they mostly wait, for leases to run out and for what is due
@@ -44,14 +46,14 @@ def work_at_second_try() -> None:
     note("ran")
     job = get_current_job()
     assert job is not None
-    if [line[0] for line in notes_of(Path(os.environ[LEDGER]))].count(job.id) == 1:
+    if [line[0] for line in notes_of(Path(os.environ[PATH]))].count(job.id) == 1:
         raise ConnectionError("the first try fails")
 
 
 def wait() -> str:
     """Until the test lets it go."""
     note("ran")
-    while not Path(os.environ[LEDGER] + ".gate").exists():
+    while not Path(os.environ[PATH] + ".gate").exists():
         time.sleep(0.01)
     return "waited"
 
@@ -317,7 +319,7 @@ def test_a_job_that_hogs_the_interpreter_lock_keeps_its_lease_and_one_that_overs
         sys.executable, "-m", "flowlib.cli", "worker", "tests.rq.shop:app", "--queues", "old", "--rq-jobs",
         "--redis-url", site.server.url, "--processes", "2", "--lease", "1", "--kill-after", "0.5",
     ]  # fmt: skip
-    with subprocess.Popen(command, env={**os.environ, LEDGER: str(site.notes)}) as supervisor:
+    with subprocess.Popen(command, env={**os.environ, PATH: str(site.notes)}) as supervisor:
         try:
             slow = site.enqueue(hog, args=(3,))
             until(lambda: slow.get_status() == JobStatus.FINISHED)
