@@ -29,9 +29,11 @@ from .wire import Packed
 log = logging.getLogger("flowlib.engine")
 T = TypeVar("T")
 
-PROMPT = (
-    0.002  # seconds; the verdict on a step that took longer is awaited, that on a shorter one is read with the next
-)
+# The verdict on a step is awaited before its function goes on, but for some short ones in a row: Redis is told of them one
+# after the other, and one verdict is on all, because each is recorded only after the one before.
+MOST_TOLD = 16  # memos
+LONGEST_TOLD = 0.002  # seconds, that a body takes, and that the verdict is put off
+LARGEST_TOLD = 16 * 1024  # bytes
 
 
 class HeldJob:
@@ -54,7 +56,12 @@ class HeldJob:
         self._end = outcome.of_memo(claim.memos[claim.step]) if self.recorded else outcome.of_entry(claim.step)
         self._unplaced: JobSpec | None = None  # the job after that, of which Redis has not heard
         self._began, self._after = 0.0, ""  # when that was, and which step must be recorded by then
-        self._memo: Packed | None = None  # the last that was sent
+        self._sent: list[Packed] = []  # the last memos; Redis may need them again
+        self._sure = True  # it has said that it has them
+        self._last, self._since = (
+            "",
+            0.0,
+        )  # the step of the last, and when the first of those of which we are not sure was sent
         self._turn = threading.Lock()  # the beat places the job while its body runs
 
     @property
@@ -107,17 +114,21 @@ class HeldJob:
             command = self.store.commit_step(
                 self.lease, self._at, op.key, packed, ended, total=self.memo_bytes, attempt=self.attempt, outcome=verdict,
                 seconds=seconds, label=label_of(op.id), lines=self._recorder.drain(), error=memo.error,
-                left=self._end, spec=spec,
+                after="" if self._sure else self._last, left=self._end, spec=spec,
             )  # fmt: skip
             if spec is not None:
                 self._has_gone_to(spec.id, ended)
-        self._memo = command
-        self._post(command, wait=seconds is None or seconds > PROMPT)
+        self._send(command, op.key, short=seconds is not None and seconds <= LONGEST_TOLD)
         self._count(ended[0], seconds or 0.0)
         self._end = ("", "", ended[2])
         self.losses = 0
         self.recorded = True
         self.journal.record(op, memo)
+
+    def settle(self) -> None:
+        """All that was committed is recorded, as Redis says itself."""
+        if not self._sure:
+            self._report(lambda: text(self.store.wire.call(self._sent[-1])))
 
     def retry_step(self, op: Op, error: ErrorInfo, delay: float, verdict: str, seconds: float) -> None:
         """The step's attempt failed; the job is due again in `delay` seconds."""
@@ -147,18 +158,23 @@ class HeldJob:
         self.confirm()
         ended = self._end if self.recorded or error is None else outcome.of_error(error)
         lines = self._recorder.drain()
-        # The verdict is read with the next claim: whatever it is, there is nothing more to be done here.
-        self._post(
-            self.store.finish_run(
-                self.lease, self._at, self._recorded_step, ended, status, result=result, error=error, lines=lines
-            ),
-            wait=not self.recorded,
+        command = self.store.finish_run(
+            self.lease, self._at, self._recorded_step, ended, status, result=result, error=error, lines=lines
         )
+        sent, wire = self._sent, self.store.wire
+
+        def heard(verdict: bytes) -> None:
+            if verdict == b"unrecorded":
+                wire.call_all([*sent, command])
+
+        # Its verdict is heard with the next claim. Whatever it is, there is nothing more to be done with this job.
+        self._reach(lambda: wire.post(command, heard))
         self._count(ended[0])
 
     def release(self, reason: str) -> None:
         """Hand the job back, as it was."""
         self.confirm()
+        self.settle()
         lines = self._recorder.drain()
         self._report(lambda: self.store.release_job(self.lease, reason, job=self._at, lines=lines))
 
@@ -193,11 +209,16 @@ class HeldJob:
 
     # -- verdicts ----------------------------------------------------------------------------------------------------
 
-    def _post(self, command: Packed, wait: bool) -> None:
-        for verdict in self._reach(lambda: self.store.wire.post(command, wait)):
-            if verdict == b"fenced":
-                self._fenced()
-            self.suspended |= verdict == b"suspended"
+    def _send(self, command: Packed, step: str, short: bool) -> None:
+        now = time.monotonic()
+        if self._sure:
+            self._sent.clear()
+            self._since, self._sure = now, False
+        self._sent.append(command)
+        self._last = step
+        may_wait = len(self._sent) < MOST_TOLD and now - self._since <= LONGEST_TOLD and len(command[0]) <= LARGEST_TOLD
+        if not (short and may_wait and self.store.wire.tell(command)):
+            self.settle()
 
     def _reach(self, speak: Callable[[], T]) -> T:
         """Redis stays away and this worker may not wait any longer: nothing more can be said for this job."""
@@ -210,11 +231,15 @@ class HeldJob:
 
     def _report(self, transition: Callable[[], str]) -> None:
         verdict = self._reach(transition)
-        if verdict == "unrecorded" and self._memo is not None:  # a replica took over that had not heard of it
-            self._post(self._memo, wait=True)
+        if (
+            verdict == "unrecorded" and self._sent
+        ):  # they were lost on the way, or a replica took over that has not got them
+            self._reach(lambda: self.store.wire.call_all(self._sent))
             verdict = self._reach(transition)
         if verdict in ("fenced", "unrecorded"):
             self._fenced()
+        self.suspended |= verdict == "suspended"
+        self._sure = True
 
     def _fenced(self) -> NoReturn:
         self.lost = True

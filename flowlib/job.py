@@ -87,7 +87,7 @@ def _play(job: Job, location: str, only_recorded: bool = False) -> Frame | None:
     _held[job.id] = claim.lease.exec
     with closing(engine), _renewed(store, engine, claim):
         frame = engine.play(function, claim, by_rq=True)
-        store.wire.settle()  # the memo, which was only posted
+        frame.job.settle()  # the memo, which was only sent
         return frame
 
 

@@ -210,10 +210,12 @@ class Store:
         label: str,
         lines: bytes,
         error: ErrorInfo | None = None,
+        after: str = "",
         left: End | None = None,
         spec: JobSpec | None = None,
     ) -> Packed:
-        """To be posted: on its way before the function goes on (I9); the verdict is `recorded`, `suspended` or `fenced`.
+        """To be told: on its way before the function goes on (I9). Its verdict, for who wants one, is `recorded`,
+        `suspended`, `fenced`, or `unrecorded`: the step `after` which it comes is not, so this one is not either.
 
         `job` is the run's, as far as Redis knows; `spec` that of the step if it has none yet, and `left` then how the other
         one ends. `total` is the bytes of all memos; `seconds` is None for what has no body: a sleep.
@@ -227,7 +229,7 @@ class Store:
             fresh = (*left, 1000 * (seconds or 0), spec.args())
         entry = told("recorded", step, attempt, lease.worker, detail)
         metrics = None if seconds is None else self._step_metrics(lease, outcome, label, seconds)
-        rest = (step, memo, total, entry, lines, *ended, job, metrics, *fresh)
+        rest = (step, memo, total, entry, lines, *ended, job, metrics, after, *fresh)
         return self._pack_held("commit_step", lease, _for_lua(rest))
 
     def place_job(

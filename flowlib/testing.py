@@ -59,12 +59,12 @@ def faulty_wire(fault: Callable[[Wire], None], at: int, when: str, any_thread: b
     numbers = count(1)
 
     class FaultyWire(Wire):
-        def _send(self, data: bytes) -> None:
+        def _send(self, data: bytes, mute: bool = False) -> None:
             counts = any_thread or threading.current_thread() is threading.main_thread()
             faulty = counts and next(numbers) == at
             if faulty and when == BEFORE:
                 fault(self)
-            super()._send(data)
+            super()._send(data, mute)
             if faulty and when == AFTER:
                 fault(self)
 

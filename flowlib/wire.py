@@ -1,8 +1,11 @@
 """One connection to Redis for one thread: scripts go out, replies come back, and trouble is waited out.
 
-A command may be *posted*: it is sent at once and, as a rule, its reply is read with that of the next `call`. Every script is
+A command may be *posted*: it is sent at once, and its reply is read with that of the next `call`. Every script is
 idempotent, so whatever was not answered (connection cut, Redis restarted, script cache empty, memory full) is sent
 again, in order, until a verdict comes or `patience` ends.
+
+Or it is *told*: sent at once, and Redis says nothing to it. So no reply lies unread in the socket while further commands
+are on their way: the kernel of a process that is killed would drop those. That they arrived is shown by what follows.
 
 Knows nothing of runs or steps.
 """
@@ -47,6 +50,9 @@ _PASSING = (ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
 _PASSING_CODES = ("BUSY", "MISCONF", "NOREPLICAS", "NOTBUSY", "Script killed")
 
 Packed = tuple[bytes, "Script | None"]
+
+_REPLY_ON = b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$2\r\nON\r\n"
+_REPLY_OFF = b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$3\r\nOFF\r\n"
 
 
 def _pack_all(args: tuple[Any, ...]) -> bytes:
@@ -121,34 +127,52 @@ class Wire:
         self.pid = os.getpid()
         self._connection: Any = None
         self._unanswered: list[Packed] = []
+        self._listeners: list[Callable[[Any], None]] = []  # of the first of these: what was posted
+        self._muted = self._owes_ok = False
+        self._may_mute: bool | None = None  # not known yet
         self._known: set[Script] = set()  # scripts that this connection's server has answered
         self._heard = 0.0
 
-    def post(self, packed: Packed, wait: bool = False) -> list[Any]:
-        """Send now and read the reply with the next command. Returns the replies to what was posted before.
+    def tell(self, packed: Packed) -> bool:
+        """Send, and want no reply. False: it was not sent, because it is in doubt whether the server will take it.
 
-        The reply is awaited, and is the last of those returned, with `wait` and in doubt whether the server will take the
-        command: when the connection has been silent for a moment (the server may be gone), or for a script that it
-        has not run before (it may not know it). So what is posted is stored before the caller goes on, but for a server
-        that dies within that moment.
+        That is when the connection has been silent for a moment (the server may be gone), for a script that it has not
+        answered before (it may not know it), and where replies cannot be turned off. So what is told is stored before
+        the caller goes on, but for a server that dies within that moment.
         """
-        if wait or packed[1] not in self._known or time.monotonic() - self._heard > _MOMENT:
-            return self.call_all([packed])
-        earlier = self.call_all([]) if self._unanswered else []
-        self._unanswered.append(packed)
+        if self._in_doubt(packed) or self._unanswered:
+            return False
         try:
-            self._send(packed[0])
+            if self._may_mute is None:
+                self._may_mute = self._try_to_mute()
+            if self._may_mute:
+                self._send(packed[0], mute=True)
+            return self._may_mute
         except (ConnectionError, TimeoutError):
             self.close()
-            earlier += self.call_all([])
-        return earlier
+            return False
+
+    def post(self, packed: Packed, heard: Callable[[Any], None]) -> None:
+        """Send now; `heard` is given the reply, with the next command."""
+        if not self._in_doubt(packed):
+            try:
+                self._send(packed[0])
+                self._unanswered.append(packed)
+                self._listeners.append(heard)
+                return
+            except (ConnectionError, TimeoutError):
+                self.close()
+        heard(self.call(packed))
+
+    def _in_doubt(self, packed: Packed) -> bool:
+        return packed[1] not in self._known or time.monotonic() - self._heard > _MOMENT
 
     def call(self, packed: Packed) -> Any:
         """Send, and return the reply of this command."""
         return self.call_all([packed])[-1]
 
     def call_all(self, batch: list[Packed]) -> list[Any]:
-        """Send all in one go and return their replies, after those of what was posted before.
+        """Send all in one go and return their replies, once those to what was posted before are heard.
 
         Raises ConnectionError or TimeoutError when the patience is used up, ResponseError for what cannot be mended.
         """
@@ -166,8 +190,7 @@ class Wire:
                 replies += self._read(len(self._unanswered) - len(replies))
                 self._heard = time.monotonic()
                 self._known.update(script for _, script in self._unanswered if script is not None)
-                self._unanswered = []
-                return replies
+                return self._tell_listeners(replies)
             except _Again as again:
                 # What was answered before the trouble is settled; the rest goes out again, in order.
                 replies += again.replies
@@ -177,24 +200,34 @@ class Wire:
                 replies, problem = [], error
             except BaseException:
                 self.close()
-                self._unanswered = []
+                self._forget()
                 raise
             todo = self._unanswered[len(replies) :]
             if isinstance(problem, NoScriptError):
                 continue
             if isinstance(problem, AuthenticationError) and self._patience != FOREVER:
-                self._unanswered = []
+                self._forget()
                 raise problem
             if time.monotonic() + wait > deadline or self._give_up():
-                self._unanswered = []
+                self._forget()
                 raise problem
             time.sleep(wait)
             if wait < _LONGEST_WAIT <= 2 * wait:
                 log.warning("Redis: %s: waiting for it", problem)
             wait = min(2 * wait, _LONGEST_WAIT)
 
+    def _tell_listeners(self, replies: list[Any]) -> list[Any]:
+        listeners = self._listeners
+        self._forget()
+        for heard, reply in zip(listeners, replies, strict=False):
+            heard(reply)
+        return replies[len(listeners) :]
+
+    def _forget(self) -> None:
+        self._unanswered, self._listeners = [], []
+
     def settle(self) -> None:
-        """Read the verdict on what was posted; it is sent again as long as there is none."""
+        """Hear the replies to what was posted; it is sent again as long as there is none."""
         if self._unanswered:
             self.call_all([])
 
@@ -204,13 +237,26 @@ class Wire:
             self._connection.disconnect()
             self._connection = None
 
-    def _send(self, data: bytes) -> None:
+    def _try_to_mute(self) -> bool:
+        self._send(_REPLY_ON)
+        try:
+            self._connection.read_response()
+        except ResponseError as error:
+            log.warning("Redis refuses CLIENT REPLY (%s): each step has to wait for its answer", error)
+            return False
+        return True
+
+    def _send(self, data: bytes, mute: bool = False) -> None:
         if self._connection is None:
+            self._muted = self._owes_ok = False
             self._connection = self._pool.connection_class(**self._pool.connection_kwargs)
             try:
                 self._connection.connect()
             except ResponseError as error:  # even SELECT may be refused for a while
                 raise self._lost(error) from error
+        if mute is not self._muted:
+            data = (_REPLY_OFF if mute else _REPLY_ON) + data
+            self._muted, self._owes_ok = mute, not mute
         self._connection.send_packed_command([data], check_health=False)
 
     def _read(self, expected: int) -> list[Any]:
@@ -218,6 +264,9 @@ class Wire:
         replies: list[Any] = []
         problem: ResponseError | None = None
         fatal: ResponseError | None = None
+        if self._owes_ok:  # that replies are on again
+            self._connection.read_response()
+            self._owes_ok = False
         for _ in range(expected):
             try:
                 reply = self._connection.read_response()

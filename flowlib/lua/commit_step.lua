@@ -9,18 +9,22 @@
 --        1 step  2 memo  3 bytes of all memos  4 history entry  5 log lines  6 how the job ends: finished|failed
 --        7 its outcome for RQ  8 how long RQ keeps it, s  9 job of the run so far
 --        10 the step's metrics, as observe_step takes them, or nil for a sleep
---        further, if the step's job is new: 11 to 13 how the one so far ends, as leave_job takes it  14 how old it is, ms
---        15 the new job, as put_job takes it
+--        11 step that must be recorded, or '': of the ones before, whose verdicts are not known yet, the last
+--        further, if the step's job is new: 12 to 14 how the one so far ends, as leave_job takes it  15 how old it is, ms
+--        16 the new job, as put_job takes it
 -- reply  'recorded' | 'suspended' (recorded, and RQ's workers are to take nothing more) | 'fenced'
+--        | 'unrecorded' (the memo before did not arrive: send it again, first)
 local worker, lease, exec, run, app, fn, queue = unpack(ARGV, 3, 9)
 if not is_held(lease) then return 'fenced' end
 local told = cmsgpack.unpack(ARGV[10])
-local step, memo, bytes, entry, lines, status, outcome, ttl, job, metrics = unpack(told, 1, 10)
-if redis.call('HSETNX', P .. ':memo:' .. run, step, memo) == 0 then return 'recorded' end -- its reply was lost
-local spec = told[15]
+local step, memo, bytes, entry, lines, status, outcome, ttl, job, metrics, after = unpack(told, 1, 11)
+local memos = P .. ':memo:' .. run
+if after ~= '' and redis.call('HEXISTS', memos, after) == 0 then return 'unrecorded' end
+if redis.call('HSETNX', memos, step, memo) == 0 then return 'recorded' end -- its reply was lost
+local spec = told[16]
 if spec then
-  local before, now = NOW - told[14], iso(NOW)
-  leave_job(job, queue, worker, exec, lease, unpack(told, 11, 13))
+  local before, now = NOW - told[15], iso(NOW)
+  leave_job(job, queue, worker, exec, lease, unpack(told, 12, 14))
   job = spec[1]
   put_job(run, spec, before, 'status', status, 'started_at', iso(before), 'ended_at', now, 'last_heartbeat', now,
     'worker_name', worker, 'flow_lease', lease)

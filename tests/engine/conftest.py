@@ -94,7 +94,7 @@ class Desk:
         return self.store.place_job(lease, self.job(lease), f"1:{recorded}", LEFT, spec, age_ms=0, losses=0)
 
     def verdict_on(self, packed: Packed) -> str:
-        return str(self.store.wire.post(packed, wait=True)[-1].decode())
+        return str(self.store.wire.call(packed).decode())
 
     def push(self, lease: Lease, to: str = "b", recorded: str = "a") -> str:
         return self.store.chain_job(lease, *self._next(lease, to, recorded, RUN))

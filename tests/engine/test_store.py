@@ -168,7 +168,7 @@ def test_a_memo_on_a_connection_that_breaks_is_sent_again_before_the_run_goes_on
     """I9: the memo is posted, the next transition follows it."""
     lease = desk.at_step()
     desk.use_wire(faulty_wire(cut, at, when))
-    desk.store.wire.post(desk.committing(lease))
+    desk.store.wire.post(desk.committing(lease), lambda _: None)
     assert desk.place(lease) == "placed"
     assert desk.runs.outputs(lease.run) == {"a": 1}
     assert desk.faults() == []
@@ -258,7 +258,7 @@ def test_a_memo_whose_script_was_missing_is_sent_again_before_the_run_goes_on(de
     desk.store.client.script_flush()
     if known is not None:
         desk.store.client.script_load(Script(known).source)
-    desk.store.wire.post(desk.committing(lease))
+    desk.store.wire.post(desk.committing(lease), lambda _: None)
     assert desk.place(lease) == "placed"
     assert desk.runs.outputs(lease.run) == {"a": 1}
     assert desk.faults() == []
