@@ -33,6 +33,9 @@ MOST_LABELS = 1000  # that a process remembers
 STEP_EDGES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, "+Inf")
 
 
+Start = tuple[Any, ...]  # a run that begins, as dispatch_events takes it
+
+
 class Store:
     """Transitions on one Redis. Each thread gets a connection of its own; `patience` is how long to wait for Redis."""
 
@@ -135,8 +138,18 @@ class Store:
     def join_events(self, app: str) -> bool:
         return bool(self._call("join_events", app, key=self.keys.events))
 
-    def settle_event(self, app: str, entry: str, label: str) -> Packed:
-        return self._pack("settle_event", app, entry, label, key=self.keys.events)
+    def dispatch_events(self, app: str, events: Sequence[tuple[str, str, Sequence[Start]]]) -> Packed:
+        """Start what these events trigger and settle them; packed, so that many batches go in one round trip.
+
+        Each is (its id in the stream, its name for the metrics, its runs). The reply has a [1 or 0, run id] for each run.
+        """
+        return self._pack("dispatch_events", app, _for_lua(tuple(events)), key=self.keys.events)
+
+    def start(self, fn: Function, run: str, event: tuple[str, str, bytes, int], location: str, spec: JobSpec) -> Start:
+        """How an event, (id, name, data, ts in ms), starts a run."""
+        window, retention = int(fn.idempotency.total_seconds() * 1000), int(fn.retention.total_seconds())
+        event_id, name, data, ts = event
+        return (fn.name, event_id, name, ts, data, run, window, retention, location, spec.args())
 
     def forget_consumers(self, app: str, idle_ms: int = 600_000) -> int:
         return int(self._call("forget_consumers", app, idle_ms, key=self.keys.events))
@@ -156,16 +169,6 @@ class Store:
 
     def trim_events(self, retention_ms: int) -> int:
         return int(self._call("trim_events", retention_ms, key=self.keys.events))
-
-    def start_run(
-        self, fn: Function, run: str, event: tuple[str, str, bytes, int], location: str, spec: JobSpec
-    ) -> Packed:
-        """Packed, so that a dispatcher sends a whole batch at once; the reply is [1 or 0, run id]."""
-        event_id, name, data, ts = event
-        window, retention = int(fn.idempotency.total_seconds() * 1000), int(fn.retention.total_seconds())
-        return self._pack(
-            "start_run", fn.app, fn.name, event_id, name, ts, data, run, window, retention, location, *spec.args()
-        )
 
     def send_all(self, batch: list[Packed]) -> list[Any]:
         return self.wire.call_all(batch)

@@ -2,7 +2,7 @@
 --#include clock run metrics job queue
 -- chain_job: the step of this job is recorded; leave it and enqueue that of the next step, in one stroke (I4, I9).
 -- A sleep is a job that is due later.
--- allow-oom: a run that is under way when Redis is full goes on to its end; new runs are refused by start_run.
+-- allow-oom: a run that is under way when Redis is full goes on to its end; new runs are refused by dispatch_events.
 -- KEYS   1 {P}:leases   and {P}:memo:{run}, those of the libraries
 -- ARGV   1 P  2 R  3 worker  4 lease  5 execution id  6 run  7 app  8 function  9 queue  10 job
 --        11 step that must be recorded, or ''  12 to 14 how the job ends, as leave_job takes it

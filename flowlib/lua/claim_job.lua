@@ -5,7 +5,8 @@
 -- KEYS   1 {P}:leases   and {R}:suspended {R}:queue:{q}, those of the libraries
 -- ARGV   1 P  2 R  3 worker  4 execution id  5 lease ms  6 app  7 1: nothing else runs on this worker
 --        8 1: stop at an ordinary RQ job  9.. queues in order
--- reply  'suspended' | 'ordinary' (such a job is first) | 'foreign' (only jobs of other apps, or none of ours, are there) | 'idle' | {job, queue, step, …} as take_job says
+-- reply  'suspended' | 'ordinary' (such a job is first) | 'foreign' (only jobs of other apps, or none of ours, are there)
+--        | 'idle' | {job, queue, step, …} as take_job says
 if redis.call('EXISTS', R .. ':suspended') == 1 then return 'suspended' end
 local worker, exec, lease_ms, app = ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
 local key, foreign = R .. ':worker:' .. worker, false
@@ -14,29 +15,35 @@ local slot = 'flow_claimed:' .. string.match(exec, '^[^-]*')
 local known = redis.call('HMGET', key, slot, 'state')
 local earlier = known[1]
 if earlier and exec_of(earlier) == exec and is_held(earlier) then
-  return take_job(string.match(earlier, '^[^:]+'), worker, exec, lease_ms) or 'idle' -- its sender has gone on in place
+  local job = look_at(string.match(earlier, '^[^:]+'))
+  return take_job(job, worker, exec, lease_ms) or 'idle' -- its sender has gone on in place
 end
 for q = 9, #ARGV do
   local list = R .. ':queue:' .. ARGV[q]
-  local length = redis.call('LLEN', list)
-  for _ = 1, math.min(length, 100) do
+  local put_back
+  for _ = 1, 100 do
     local job = redis.call('LPOP', list)
-    local f = redis.call('HMGET', job_key(job), 'status', 'flow_run', 'data')
-    local whose = f[2] and (redis.call('HGET', run_key(f[2]), 'app') or app)
-    if whose == app then
-      if f[1] == 'queued' then
-        local taken = take_job(job, worker, exec, lease_ms)
+    if not job then break end
+    if job == put_back then -- all of them have been looked at
+      redis.call('LPUSH', list, job)
+      break
+    end
+    local seen = look_at(job)
+    if seen.run and (seen.of_run.app or app) == app then
+      if seen.status == 'queued' then
+        local taken = take_job(seen, worker, exec, lease_ms)
         if taken then
           redis.call('HSET', key, 'state', 'busy', slot, job .. ':' .. exec)
           return taken
         end
       end
-    elseif f[3] and not f[2] and ARGV[8] == '1' then
-      redis.call('LPUSH', list, job)
-      return 'ordinary'
-    elseif f[3] then
+    elseif seen.exists then
+      if not seen.run and ARGV[8] == '1' then
+        redis.call('LPUSH', list, job)
+        return 'ordinary'
+      end
       redis.call('RPUSH', list, job) -- an ordinary RQ job, or another app's: for its own workers to take
-      foreign = true
+      put_back, foreign = put_back or job, true
     end
   end
 end

@@ -48,11 +48,12 @@ class Desk:
     # -- a job's life ------------------------------------------------------------------------------------------------
 
     def start(self, event_id: str = "event", run: str = "") -> Any:
-        """The reply of start_run: [1 or 0, run id]."""
+        """The reply to its start: [1 or 0, run id]."""
         run = run or ulid(1_700_000_000_000, event_id.encode().ljust(10)[:10])
         job = make_job("desk", "errand", run, LOCATION, ENTRY, RUN, None, "flow")
         event = (event_id, "go", encode({}, where="data"), 0)
-        return self.store.send_all([self.store.start_run(self.function, run, event, LOCATION, job)])[0]
+        start = self.store.start(self.function, run, event, LOCATION, job)
+        return self.store.send_all([self.store.dispatch_events("desk", [("0-1", "go", [start])])])[0][0]
 
     def claim(self, worker: str = "anna", lease_ms: int = 60_000) -> Claim:
         claim = self.store.claim_job(worker, f"exec-{next(self._numbers)}", lease_ms, "desk", ["flow"])

@@ -129,7 +129,7 @@ def test_memos_whose_script_redis_has_forgotten_are_sent_again(hand: Hand, end: 
 
 @ends
 @pytest.mark.parametrize("when", [BEFORE, AFTER])
-@pytest.mark.parametrize("at", (1, 3, 4, 7))
+@pytest.mark.parametrize("at", [1, 3, 4, 7])
 def test_memos_on_a_connection_that_breaks_are_sent_again(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, end: Callable[[Hand], None], when: str, at: int
 ) -> None:

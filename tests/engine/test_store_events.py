@@ -57,13 +57,13 @@ def test_a_dispatcher_that_never_heard_what_it_has_read_reads_it_again(desk: Des
     assert desk.faults() == []
 
 
-def test_a_dispatcher_that_dies_between_start_and_settle_starts_nothing_twice(desk: Desk) -> None:
+def test_an_event_whose_runs_have_started_and_that_is_not_settled_starts_nothing_twice(desk: Desk) -> None:
     """I5; BEHAVIOURS 118."""
     dead, heir = dispatcher(desk, "dead"), dispatcher(desk, "heir")
     send(desk, "one")
     ((entry, fields),) = dead.fresh()
-    starts, _ = dead._runs_of(entry.decode(), fields)
-    ((_, run),) = desk.store.send_all(starts)
+    _, label, starts = dead._runs_of(entry.decode(), fields)
+    (((_, run),),) = desk.store.send_all([desk.store.dispatch_events("desk", [("0-1", label, starts)])])
     assert heir.dispatch(heir.abandoned()) == []
     assert [each.id for each in desk.runs.list()] == [run.decode()]
     assert counted(desk) == {"runs_started|errand||": 1, "events_received|||go": 1}

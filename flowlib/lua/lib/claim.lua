@@ -1,19 +1,28 @@
 -- Taking a job that is due: shared by claim_job (from a queue) and adopt_job (one that a stock RQ worker has popped).
 -- KEYS   those of lib/run.lua, lib/job.lua and lib/queue.lua, {P}:memo:{run}
 
--- Nil unless the job is the one that its run waits for, and its time has come; then it is leased, and all that a worker needs is returned:
--- {job, queue, step, kind, attempt, calls, losses, seconds waited, run's hash, memos,
+-- A job and its run, as stored: {id, fields, the run's fields by name, those as Redis gives them}
+local function look_at(job)
+  local f = redis.call('HMGET', job_key(job), 'flow_run', 'origin', 'flow_step', 'flow_kind', 'flow_attempt',
+    'flow_calls', 'flow_losses', 'flow_queued', 'flow_lease', 'worker_name', 'flow_overdue', 'status', 'data')
+  local seen = {id = job, run = f[1], queue = f[2], step = f[3], kind = f[4], attempt = f[5] or '1', calls = f[6] or '1',
+    losses = f[7] or '0', queued = f[8], lease = f[9], worker = f[10] or '', overdue = f[11], status = f[12],
+    exists = f[12] or f[13], record = {}, of_run = {}}
+  if seen.run then
+    seen.record = redis.call('HGETALL', run_key(seen.run))
+    for i = 1, #seen.record, 2 do seen.of_run[seen.record[i]] = seen.record[i + 1] end
+  end
+  return seen
+end
+
+-- Nil unless the job is the one that its run waits for, and its time has come; then it is leased, and all that a worker
+-- needs is returned: {job, queue, step, kind, attempt, calls, losses, seconds waited, run's hash, memos,
 -- 1 if its last attempt ran over its time and was killed, else 0}
-local function take_job(job, worker, exec, lease_ms)
-  local key = job_key(job)
-  local f = redis.call('HMGET', key, 'flow_run', 'origin', 'flow_step', 'flow_kind', 'flow_attempt', 'flow_calls',
-    'flow_losses', 'flow_queued', 'flow_lease', 'worker_name', 'flow_overdue')
-  local run, queue, lease = f[1], f[2], job .. ':' .. exec
-  local record = redis.call('HGETALL', run_key(run))
-  local r = {}
-  for i = 1, #record, 2 do r[record[i]] = record[i + 1] end
+local function take_job(seen, worker, exec, lease_ms)
+  local job, run, queue, r = seen.id, seen.run, seen.queue, seen.of_run
+  local key, lease = job_key(job), job .. ':' .. exec
   if r.status ~= 'running' or r.job ~= job then
-    if not RESULT_TYPE[redis.call('HGET', key, 'status')] then -- one that has ended stays as it ended
+    if not RESULT_TYPE[seen.status] then -- one that has ended stays as it ended
       redis.call('HSET', key, 'status', 'canceled')
       redis.call('EXPIRE', key, 60)
     end
@@ -24,17 +33,18 @@ local function take_job(job, worker, exec, lease_ms)
     schedule_job(job, queue, due)
     return nil
   end
-  local waited = (NOW - (tonumber(f[8]) or NOW)) / 1000
-  if f[9] ~= lease or not is_held(lease) then -- else it has been taken by this very call before
+  local waited = (NOW - (tonumber(seen.queued) or NOW)) / 1000
+  if seen.lease ~= lease or not is_held(lease) then -- else it has been taken by this very call before
     redis.call('PERSIST', key)
-    if f[9] then drop_lease(job, queue, f[10] or '', f[9]) end -- whoever had it, has it no more
+    if seen.lease then drop_lease(job, queue, seen.worker, seen.lease) end -- whoever had it, has it no more
     redis.call('ZADD', P .. ':leases', NOW + lease_ms, lease)
     redis.call('HSET', key, started_fields(worker, exec, lease))
     if r.due ~= '' then redis.call('HSET', run_key(run), 'due', '') end
     set_state(run, r.app, r['function'], r.state, 'running')
-    note(run, 'claimed', f[3], f[5] or 1, worker, {job = job, queue = queue, waited = waited, losses = tonumber(f[7]) or 0})
+    note(run, 'claimed', seen.step, seen.attempt, worker,
+      {job = job, queue = queue, waited = waited, losses = tonumber(seen.losses)})
     observe(r.app, 'queue_wait', queue, '', WAIT_EDGES, waited)
   end
-  return {job, queue, f[3], f[4], f[5] or '1', f[6] or '1', f[7] or '0', string.format('%.6f', waited), record,
-    redis.call('HGETALL', P .. ':memo:' .. run), f[11] == (f[5] or '1') and 1 or 0}
+  return {job, queue, seen.step, seen.kind, seen.attempt, seen.calls, seen.losses, string.format('%.6f', waited),
+    seen.record, redis.call('HGETALL', P .. ':memo:' .. run), seen.overdue == seen.attempt and 1 or 0}
 end

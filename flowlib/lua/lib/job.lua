@@ -21,9 +21,12 @@ local function is_held(lease) return lease and lease ~= '' and redis.call('ZSCOR
 -- the rest are further fields, `status` among them. What an earlier job of that id has left is forgotten.
 local function put_job(run, spec, at, ...)
   local key, made = job_key(spec[1]), iso(at)
-  redis.call('DEL', key)
-  redis.call('HSET', key, 'created_at', made, 'enqueued_at', made, 'data', spec[6], 'origin', spec[4],
-    'description', spec[7], 'timeout', spec[5], 'flow_run', run, 'flow_step', spec[2], 'flow_kind', spec[3], ...)
+  local fields = {'created_at', made, 'enqueued_at', made, 'data', spec[6], 'origin', spec[4],
+    'description', spec[7], 'timeout', spec[5], 'flow_run', run, 'flow_step', spec[2], 'flow_kind', spec[3], ...}
+  if redis.call('HSET', key, unpack(fields)) < #fields / 2 then
+    redis.call('DEL', key)
+    redis.call('HSET', key, unpack(fields))
+  end
 end
 
 -- What a stock RQ worker has to know of a job before it runs it; no reader misses it of a job that has ended in place.

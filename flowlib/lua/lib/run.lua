@@ -4,18 +4,23 @@ local HISTORY_LIMIT = 10000
 
 local function run_key(run) return P .. ':run:' .. run end
 
--- Append to the history; past the limit the oldest entry goes and is counted, never silently. An entry is the msgpack
--- of {time, kind, step, attempt, worker, detail}; `told` is all of it but the time, which the worker has packed.
-local function note_told(run, told, at)
-  local entry = '\150\203' .. struct.pack('>d', at or NOW) .. told
-  if redis.call('RPUSH', P .. ':history:' .. run, entry) > HISTORY_LIMIT then
+-- A history entry is the msgpack of {time, kind, step, attempt, worker, detail}; `told` is all of it but the time.
+local function told(kind, step, attempt, worker, detail)
+  return string.sub(cmsgpack.pack({kind, step, tonumber(attempt) or 0, worker, detail or {}}), 2)
+end
+
+local function stamped(rest, at) return '\150\203' .. struct.pack('>d', at or NOW) .. rest end
+
+-- Append to the history; past the limit the oldest entry goes and is counted, never silently.
+local function note_told(run, rest, at)
+  if redis.call('RPUSH', P .. ':history:' .. run, stamped(rest, at)) > HISTORY_LIMIT then
     redis.call('LPOP', P .. ':history:' .. run)
     redis.call('HINCRBY', run_key(run), 'dropped', 1)
   end
 end
 
 local function note(run, kind, step, attempt, worker, detail)
-  note_told(run, string.sub(cmsgpack.pack({kind, step, tonumber(attempt) or 0, worker, detail or {}}), 2))
+  note_told(run, told(kind, step, attempt, worker, detail))
 end
 
 -- Log lines come as {age in ms, level, logger, text, step, attempt}: ages, because a worker's clock may be wrong.
