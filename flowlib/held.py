@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NoReturn, TypeVar
 
 from . import outcome
@@ -87,9 +88,11 @@ class HeldJob:
             if spec is None or self.lost:
                 return "placed"
             age_ms = 1000 * (time.monotonic() - self._began)
-            verdict = store.place_job(
-                self.lease, self._at, self._after, self._end, spec, age_ms=age_ms, losses=self.losses
-            )
+            place = partial(store.place_job, self.lease, self._at, self._after, self._end, spec, losses=self.losses)
+            verdict = place(age_ms=age_ms)
+            if verdict == "unrecorded" and self._sent:  # the body may take long: let Redis have them now
+                store.wire.call_all(self._sent[:])
+                verdict = place(age_ms=age_ms)
             if verdict == "placed":
                 self._has_gone_to(spec.id, outcome.SUPERSEDED)
             return verdict

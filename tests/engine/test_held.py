@@ -145,6 +145,15 @@ def test_memos_on_a_connection_that_breaks_are_sent_again(
     assert desk.faults() == []
 
 
+def test_a_step_that_takes_a_moment_has_what_came_before_it_recorded(hand: Hand) -> None:
+    """I9: the beat, which makes its job, sees to that: the body may take long, and its worker may die meanwhile."""
+    hand.desk.store.client.script_flush()
+    hand.steps(3)
+    hand.job.go_on(hand.job.journal.ask(RUN, "long", "target"), DEFAULTS, "flow")
+    assert hand.job.place(hand.desk.store.hasty()) == "placed"
+    assert hand.outputs == all_of(4)
+
+
 def test_one_who_has_lost_the_lease_is_told_so_and_has_recorded_nothing_since(hand: Hand) -> None:
     """I2."""
     hand.desk.store.client.delete(hand.desk.store.keys.leases)
