@@ -21,7 +21,7 @@ from .capture import Recorder
 from .errors import Interrupt
 from .journal import Journal, Op
 from .model import ErrorInfo, Memo
-from .records import Claim, End, JobSpec, Lease, pack_memo, text
+from .records import Claim, JobSpec, Lease, pack_memo, text
 from .retry import Options
 from .step import Due
 from .store import RedisError, Store
@@ -59,10 +59,8 @@ class HeldJob:
         self._began, self._after = 0.0, ""  # when that was, and which step must be recorded by then
         self._sent: list[Packed] = []  # the last memos; Redis may need them again
         self._sure = True  # it has said that it has them
-        self._last, self._since = (
-            "",
-            0.0,
-        )  # the step of the last, and when the first of those of which we are not sure was sent
+        self._last = ""  # the step of the last
+        self._since = 0.0  # when the first was sent of those of which we are not sure
         self._turn = threading.Lock()  # the beat places the job while its body runs
 
     @property
@@ -94,7 +92,8 @@ class HeldJob:
                 store.wire.call_all(self._sent[:])
                 verdict = place(age_ms=age_ms)
             if verdict == "placed":
-                self._has_gone_to(spec.id, outcome.SUPERSEDED)
+                self._has_gone_to(spec.id)
+                self._end = outcome.SUPERSEDED
             return verdict
 
     def confirm(self) -> None:
@@ -102,9 +101,9 @@ class HeldJob:
         if self._unplaced is not None:
             self._report(lambda: self.place(self.store))
 
-    def _has_gone_to(self, job: str, end: End) -> None:
+    def _has_gone_to(self, job: str) -> None:
         self._count(self._end[0])
-        self._at, self._end, self._unplaced = job, end, None
+        self._at, self._unplaced = job, None
 
     # -- transitions -------------------------------------------------------------------------------------------------
 
@@ -120,7 +119,7 @@ class HeldJob:
                 after="" if self._sure else self._last, left=self._end, spec=spec,
             )  # fmt: skip
             if spec is not None:
-                self._has_gone_to(spec.id, ended)
+                self._has_gone_to(spec.id)
         self._send(command, op.key, short=seconds is not None and seconds <= LONGEST_TOLD)
         self._count(ended[0], seconds or 0.0)
         self._end = ("", "", ended[2])

@@ -104,9 +104,8 @@ def _suffix(key: str) -> str:
 
 
 def job_spec(lease: Lease, location: str, key: str, kind: str, options: Options, queue: str) -> JobSpec:
-    return make_job(
-        lease.app, lease.function, lease.run, location, key, kind, options.timeout, options.queue or queue
-    )  # fmt: skip
+    at = options.queue or queue
+    return make_job(lease.app, lease.function, lease.run, location, key, kind, options.timeout, at)
 
 
 def make_job(

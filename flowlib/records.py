@@ -14,9 +14,8 @@ from .wire import PackedArgs
 FAILED_TTL = 7 * 86400  # seconds that RQ keeps a failed step's job
 STEP_RESULT_TTL = 60  # seconds that RQ keeps a finished step's job and result; the memo lives with the run
 
-End = tuple[
-    str, str, int
-]  # a job's last status, its outcome as RQ's Result stores it, and the seconds that RQ keeps it
+# A job's last status, its outcome as RQ's Result stores it, and the seconds that RQ keeps it.
+End = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,9 +57,8 @@ class Store:
         try:
             self.client = client or connect(url, self.keys)
         except ValueError as error:
-            hidden = not isinstance(error, Unusable) and (
-                "@" in url or "password" in url
-            )  # it may quote a part of that
+            # it may quote a part of the password
+            hidden = not isinstance(error, Unusable) and ("@" in url or "password" in url)
             why = "" if hidden else f": {error}"
             raise ServerError(f"{shown(url)!r} is no Redis URL{why}; e.g. redis://127.0.0.1:6379/0") from None
         self._local: Any = threading.local()
