@@ -11,7 +11,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar, Token
 from typing import Any, TextIO, cast
 
@@ -38,6 +38,7 @@ class Recorder:
         self.attempt = 1
         self._lines: list[Line] = []
         self._lock = threading.Lock()
+        self._storing = threading.Lock()
         self._lost = 0
 
     def add(self, level: str, logger: str, text: str) -> None:
@@ -49,8 +50,24 @@ class Recorder:
             else:
                 self._lost += 1
 
-    def take(self) -> list[Line]:
-        """All lines so far; they are the caller's to store, or to put back."""
+    def drain(self) -> bytes:
+        """All lines so far, packed, for a transition; not before those that are stored apart just now."""
+        with self._storing:
+            return _pack(self._take())
+
+    def store_apart(self, store: Callable[[bytes], object]) -> None:
+        """Have `store` take the lines so far, if there are any. A transition meanwhile waits: none may stand behind it."""
+        with self._storing:
+            lines = self._take()
+            try:
+                if lines:
+                    store(_pack(lines))
+            except BaseException:
+                with self._lock:
+                    self._lines[:0] = lines
+                raise
+
+    def _take(self) -> list[Line]:
         if not self._lines and not self._lost:
             return []
         with self._lock:
@@ -61,16 +78,8 @@ class Recorder:
             lines.append((time.monotonic(), "WARNING", "flowlib", told, self.step, self.attempt))
         return lines
 
-    def put_back(self, lines: list[Line]) -> None:
-        with self._lock:
-            self._lines[:0] = lines
 
-    def drain(self) -> bytes:
-        """All lines so far, packed."""
-        return pack_lines(self.take())
-
-
-def pack_lines(lines: list[Line]) -> bytes:
+def _pack(lines: list[Line]) -> bytes:
     """As the scripts take them: each line with its age in ms, because only the server's clock counts."""
     if not lines:
         return b""

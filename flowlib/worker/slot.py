@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 
 import redis
 
-from flowlib import capture
 from flowlib.app import App
 from flowlib.board import Line
 from flowlib.engine import LOST, Engine, Frame, now
@@ -86,12 +85,7 @@ class Slot:
             frame.job.place(self._hasty)
             self._hasty.show_job(lease, job)
         self._seen = job
-        if lines := frame.recorder.take():
-            try:
-                self._hasty.add_lines(lease, capture.pack_lines(lines))
-            except redis.RedisError:
-                frame.recorder.put_back(lines)
-                raise
+        frame.recorder.store_apart(lambda lines: self._hasty.add_lines(lease, lines))
 
     def stop(self, reason: str, frame: Frame | None = None) -> None:
         """End the body that runs; only if it is in this frame, when one is given."""

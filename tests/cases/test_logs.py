@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from flowlib import Event
+from flowlib.capture import Recorder
 from tests.cases.case import Case, in_place, until
 
 LINES = [
@@ -172,3 +174,41 @@ def test_a_very_long_line_is_cut_and_says_so(case: Case) -> None:
 
     ((line, _, _),) = case.lines(case.run().id)
     assert line == "x" * (16 * 1024) + "… (100000 characters)"
+
+
+def test_a_transition_does_not_overtake_the_lines_that_a_beat_is_just_storing() -> None:
+    """Else an attempt's lines would stand behind its end."""
+    recorder, stored = Recorder("run"), list[str]()
+    sent, arrived = threading.Event(), threading.Event()
+    recorder.add("INFO", "shop", "charging")
+
+    def store(_lines: bytes) -> None:
+        sent.set()
+        arrived.wait(20)
+        stored.append("lines")
+
+    beat = threading.Thread(target=recorder.store_apart, args=[store])
+    transition = threading.Thread(target=lambda: stored.append(f"transition{recorder.drain().decode()}"))
+    beat.start()
+    assert sent.wait(20)
+    transition.start()
+    transition.join(0.1)
+    arrived.set()
+    for each in (beat, transition):
+        each.join(20)
+    assert stored == ["lines", "transition"]
+
+
+def test_lines_that_could_not_be_stored_apart_go_with_the_next_transition() -> None:
+    recorder = Recorder("run")
+    recorder.add("INFO", "shop", "charging")
+
+    def refuse(_lines: bytes) -> None:
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        recorder.store_apart(refuse)
+    recorder.add("INFO", "shop", "charged")
+    drained = recorder.drain()
+    assert 0 < drained.index(b"charging") < drained.index(b"charged")
+    assert recorder.drain() == b""
