@@ -68,7 +68,9 @@ def load(fresh_server: Server, tmp_path: Path) -> Iterator[Load]:
 
 
 def judge(warm: Size, later: Size, bytes_allowed: float) -> None:
-    assert (later.threads, later.files) == (warm.threads, warm.files)
+    """A pool has as many connections as threads have ever used it at one moment: later on it may be one more for each."""
+    assert later.threads <= warm.threads
+    assert later.files <= warm.files + warm.threads, f"from {warm} to {later}"
     assert (later.kilobytes - warm.kilobytes) * 1024 < bytes_allowed, f"it has grown from {warm} to {later}"
 
 
