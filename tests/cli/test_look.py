@@ -189,7 +189,7 @@ def test_logs_follow_a_run_to_its_end(flow: Flow, at_work: Shop) -> None:
     following.join(0.5)
     assert following.is_alive(), heard
     shop.gate.set()
-    following.join(10)
+    following.join(20)
     (said,) = heard
     assert [said.out.count(line) for line in ("the gate is closed", "the gate is open", "the run has completed")] == [
         1
