@@ -7,17 +7,13 @@ good by the memo, the lease and the reconciler. The ledger is outside Redis.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
-import multiprocessing
 import os
 import random
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -31,43 +27,31 @@ from flowlib import App, Event
 from flowlib.server import Server
 from flowlib.store import Store
 from flowlib.testing import check_invariants, run_worker
-from tests.crash.ledger import AGAIN, PATH, URL, Ledger
+from tests.crash.fleet import Forked
+from tests.crash.ledger import AGAIN, Ledger
 from tests.crash.mixture import KINDS
 
 MIXTURE = "tests.crash.mixture:app"
 LEASE_MS = 1000
 SETTLING = 60.0  # seconds; mostly it takes about ten
 
-_forks = multiprocessing.get_context("forkserver")
 
-
-class Process:
+class Process(Forked):
     """One worker: `flow`, or `fork` or `simple` as they come with RQ."""
 
     def __init__(self, kind: str, url: str, notes: Path) -> None:
         self.kind = kind
-        self._process = _forks.Process(target=_work, args=(kind, url, str(notes)))
-        self._process.start()
+        super().__init__(_work, notes, kind, url, ledger_url=url)
 
-    def kill(self, chance: random.Random) -> None:
-        """A forking worker, its work-horse, or both."""
-        pid = self._process.pid
-        assert pid is not None
-        horses = _children(pid) if self.kind == "fork" else []
-        doomed = chance.choice([[pid], horses, [pid, *horses]]) or [pid]
+    def strike(self, chance: random.Random) -> None:
+        """Kill a forking worker, its work-horse, or both."""
+        horses = _children(self.pid) if self.kind == "fork" else []
+        doomed = chance.choice([[self.pid], horses, [self.pid, *horses]]) or [self.pid]
         for each in doomed:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(each, signal.SIGKILL)
-        if pid in doomed:
-            assert connection.wait([self._process.sentinel], 30)
-
-    @property
-    def alive(self) -> bool:
-        return self._process.is_alive()
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.join(30)
+        if self.pid in doomed:
+            assert self.ends()
 
 
 def _children(pid: int) -> list[int]:
@@ -76,14 +60,8 @@ def _children(pid: int) -> list[int]:
     return []
 
 
-def _work(kind: str, url: str, notes: str) -> None:
-    if sys.platform == "linux":  # end with the tests, however those end
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    log = os.open(f"{notes}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+def _work(kind: str, url: str) -> None:
     logging.basicConfig(level=logging.WARNING)
-    os.environ[PATH], os.environ[URL] = notes, url
     if kind == "flow":
         run_worker(
             MIXTURE, url, lease_ms=LEASE_MS, reconcile_every=1.0, budget=0.0
@@ -125,8 +103,8 @@ class Fleet:
         place = self.chance.randrange(len(self.workers))
         victim = self.workers[place]
         self.kills[victim.kind] += 1
-        victim.kill(self.chance)
-        if not victim.alive:
+        victim.strike(self.chance)
+        if victim.ends(within=0):
             self.workers[place] = Process(victim.kind, self.server.url, self.notes)
 
     def settle(self, runs: int) -> None:
@@ -156,7 +134,7 @@ class Fleet:
 
     def close(self) -> None:
         for worker in self.workers:
-            worker.end()
+            worker.kill()
         self.store.close()
 
 
