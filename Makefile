@@ -18,8 +18,8 @@ demo: $(VENV)/.ready-demo  ## the CSV import, its worker killed in the middle
 check: setup  ## style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
-	$(BIN)/pyright
+	@echo "$(BIN)/mypy and $(BIN)/pyright, side by side"
+	@$(BIN)/mypy & mypy=$$!; $(BIN)/pyright; pyright=$$?; wait $$mypy && exit $$pyright
 
 test: check  ## style, types, and the tests
 	$(BIN)/pytest $(PYTEST_ARGS)

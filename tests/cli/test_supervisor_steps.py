@@ -125,8 +125,8 @@ def lives(pid: int) -> bool:
 
 def test_a_body_that_hogs_the_interpreter_lock_keeps_its_lease_and_runs_once(app: App, pool: Pool) -> None:
     """BEHAVIOURS 131: its own process can renew nothing, and another would have taken the step over."""
-    Path("one.hog").write_text("4")
-    pool(lease=1.5)
+    Path("one.hog").write_text("3")
+    pool(lease=1.0)
     run = send(app, "one", how="hog")
     assert app.runs.result(run, 30) == pids("one")[0]
     assert len(pids("one")) == 1
@@ -135,7 +135,7 @@ def test_a_body_that_hogs_the_interpreter_lock_keeps_its_lease_and_runs_once(app
 
 def test_a_worker_that_is_stopped_loses_its_lease_and_is_told_so_when_it_goes_on(app: App, pool: Pool) -> None:
     """BEHAVIOURS 132, 40: nobody knows for how long, so its step is run elsewhere. The worker itself is left alone."""
-    pool(lease=1.5)
+    pool(lease=0.5)
     run = send(app, "one")
     wait_until(lambda: attempts(app, run) == [(1, "running")])
     os.kill(pids("one")[0], signal.SIGSTOP)

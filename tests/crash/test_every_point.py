@@ -116,6 +116,7 @@ def live_through(url: str, notes: Path, **place: Any) -> Survival:
     killed = doomed.stop() == -signal.SIGKILL
     faults = check_invariants(store)
     if not has_ended(app):
+        store.client.delete(store.keys.housekeeper)  # as if the duty of the dead one had run out: seconds, in each case
         healthy = WorkerProcess(STORY, url, notes, **SETTINGS)
         with contextlib.suppress(AssertionError):  # told below, with the run's history
             until(lambda: healthy.ends(within=0.05) or has_ended(app))

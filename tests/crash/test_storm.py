@@ -26,7 +26,7 @@ EVENTS = 20.0  # a second
 @pytest.mark.timeout(180)
 def test_no_run_is_lost_when_redis_and_workers_are_struck_under_load(tmp_path: Path) -> None:
     """BEHAVIOURS 146, 142, 143, 40; I1 to I7."""
-    endure(tmp_path, "always", seconds=9, stock=False)
+    endure(tmp_path, "always", seconds=7, stock=False)
 
 
 @pytest.mark.chaos

@@ -1,7 +1,7 @@
 """An address service over HTTP: real US zip codes, and the bad days of a real service. Knows nothing of contacts.
 
 `POST /zip-codes` takes `{"addresses": [[street, city, state], …]}` and answers `{"zip_codes": [code or null, …]}`.
-Every sixth call is answered 503. Every eleventh hangs, and in the nastier way: it sends a blank now and then, so that
+Every sixth call is answered 503. Every fifteenth hangs, and in the nastier way: it sends a blank now and then, so that
 no read times out. `GET /calls` tells how many calls ended how.
 """
 
@@ -36,7 +36,7 @@ class AddressService(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, port: int = 0, *, latency: float = 0.1, busy_every: int = 6, hang_every: int = 11) -> None:
+    def __init__(self, port: int = 0, *, latency: float = 0.1, busy_every: int = 6, hang_every: int = 15) -> None:
         super().__init__(("127.0.0.1", port), Call)
         self.latency = latency
         self.busy_every, self.hang_every = busy_every, hang_every
