@@ -41,6 +41,7 @@ log = logging.getLogger("flowlib.worker")
 ORDINARY = "ordinary"  # what a claim says that has found such a job before any step
 PASSING = (redis.ConnectionError, redis.TimeoutError, OutOfMemoryError, ReadOnlyError)
 PAUSE = 0.2
+SELDOM = 2.0  # seconds without a look at them, because there was always a step to be claimed
 
 
 class OrdinaryJobs:
@@ -65,6 +66,7 @@ class OrdinaryJobs:
         self._lease_ms = lease_ms
         self._performing: dict[str, _Performance] = {}  # by execution
         self.done = 0
+        self._looked = time.monotonic()
         self._chores: Chores | None = None
         self._warned = False
         if queues:
@@ -76,11 +78,17 @@ class OrdinaryJobs:
     def busy(self) -> bool:
         return bool(self._performing)
 
+    @property
+    def overdue(self) -> bool:
+        """Whether steps have kept everybody from looking at them: what is due, and what dead workers have left, waits."""
+        return self._chores is not None and time.monotonic() - self._looked > SELDOM
+
     def run_one(self, found: str, line: Line) -> bool:
         """Perform the next job, if there is one. Takes over, too, what a dead worker has left. `found` is what a claim said."""
         if self._chores is None:
             self._look_past(found)
             return False
+        self._looked = time.monotonic()
         self._chores.do()
         execution = uuid4().hex
         try:

@@ -28,7 +28,6 @@ from flowlib.app import App
 from flowlib.board import Board, Line
 from flowlib.dispatch import Dispatcher, check_functions
 from flowlib.engine import CANCELLED, DRAINED
-from flowlib.function import DEFAULT_QUEUE
 from flowlib.job import load
 from flowlib.loop import SharedLoop
 from flowlib.records import Claim
@@ -39,6 +38,7 @@ from .channel import Channel
 from .housekeeping import Housekeeper
 from .news import News
 from .ordinary import ORDINARY, OrdinaryJobs
+from .settings import check_settings, queues_of
 from .slot import Slot, renew
 from .waiter import Waiter
 
@@ -79,6 +79,9 @@ class FlowWorker(BaseWorker):
         if kwargs.get("prepare_for_work", True):  # else it is only looked at, by Worker.all() and the like
             app = app or load(os.environ.get("FLOW_APP", ""))
             check_functions(app.name, app.functions)
+            check_settings(
+                lease_ms=lease_ms, threads=threads, budget=budget, grace=grace, reconcile_every=reconcile_every
+            )
             self._stopping = False
             self.store = store or Store(app.store.url, patience=FOREVER, give_up=self._may_give_up)
             self._hasty = self.store.hasty()  # for what must hold nothing up
@@ -119,6 +122,8 @@ class FlowWorker(BaseWorker):
         while not self._stopping and not self._worn:
             if burst:
                 self.dispatcher.dispatch(self.dispatcher.fresh())
+            if self.ordinary.overdue and self.ordinary.run_one(ORDINARY, slot.engine.line):
+                continue
             found = self._claim(slot)
             if isinstance(found, Claim):
                 self._news.found()
@@ -408,10 +413,3 @@ class FlowWorker(BaseWorker):
 
     def _set_connection(self, connection: redis.Redis) -> redis.Redis:
         return connection  # the base class would raise the socket timeout to minutes; we never block for long
-
-
-def queues_of(app: App) -> list[str]:
-    """The queues that an app's functions use, its default one last."""
-    named = dict.fromkeys(fn.queue for fn in app.functions.values())
-    named.pop(DEFAULT_QUEUE, None)
-    return [*named, DEFAULT_QUEUE]

@@ -85,6 +85,11 @@ def broken(event: Event[dict[str, Any]], step: Step) -> None:
     step.run("break", break_down)
 
 
+@app.function(on="be slow")
+def slow(event: Event[dict[str, Any]], step: Step) -> None:
+    step.run("slow", time.sleep, 0.05)
+
+
 @app.function(on="block")
 def blocked(event: Event[dict[str, Any]], step: Step) -> None:
     step.options(timeout=0.3).run("block", time.sleep, 100)

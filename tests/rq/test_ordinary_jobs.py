@@ -15,13 +15,16 @@ from rq import Callback, Queue, RateLimit, Repeat, Retry, Worker
 from rq.command import send_command, send_shutdown_command, send_stop_job_command
 from rq.group import Group
 from rq.job import Dependency, Job, JobStatus
+from rq.registry import ScheduledJobRegistry
 from rq.results import Result
 from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
 
+from flowlib import Event
+
 from . import jobs
 from .conftest import Shop, until
-from .shop import note
+from .shop import app, note
 
 Scenario = Callable[[Queue], Any]
 
@@ -194,6 +197,18 @@ def test_what_is_due_is_enqueued_without_any_scheduler(shop: Shop) -> None:
     assert again.return_value() == "worked"
     assert shop.get(sleeping).state == "sleeping"
     assert shop.faults() == []
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_is_due_is_done_while_there_is_always_a_step_to_claim(shop: Shop, threads: int) -> None:
+    steps = 300 * threads
+    app.send([Event("be slow", {}) for _ in range(steps)])
+    later = Queue("flow", connection=shop.client).enqueue_in(timedelta(seconds=1), jobs.add, 1)
+    shop.flow_worker(rq_jobs=True, threads=threads)
+    registry = ScheduledJobRegistry("flow", shop.client)
+    until(lambda: later.id not in registry.get_job_ids(cleanup=False))
+    assert len(shop.app.runs.list(status="running", limit=steps)) > steps / 10
+    assert shop.queue.count
 
 
 def test_a_job_that_is_twice_in_the_queue_is_performed_once(shop: Shop) -> None:
