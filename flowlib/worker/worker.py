@@ -120,8 +120,6 @@ class FlowWorker(BaseWorker):
 
     def _serve(self, slot: Slot, burst: bool) -> None:
         while not self._stopping and not self._worn:
-            if burst:
-                self.dispatcher.dispatch(self.dispatcher.fresh())
             if self.ordinary.overdue and self.ordinary.run_one(ORDINARY, slot.engine.line):
                 continue
             found = self._claim(slot)
@@ -130,10 +128,12 @@ class FlowWorker(BaseWorker):
                 slot.play(found)
             elif self.ordinary.run_one(found, slot.engine.line):
                 self._news.found()
-            elif burst:
-                break
-            else:
+            elif not burst:
                 self._wait(found)
+            elif events := self.dispatcher.fresh():
+                self.dispatcher.dispatch(events)
+            else:
+                break
 
     def _serve_many(self, burst: bool) -> None:
         """One thread for each slot; this one watches the queues, and hears signals."""
