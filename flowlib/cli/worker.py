@@ -11,7 +11,7 @@ from flowlib.worker import start as process
 from flowlib.worker.supervisor import KILL_AFTER
 from flowlib.worker.worker import BUDGET, GRACE, LEASE_MS
 
-from .connection import connected, find_url, load_app
+from .connection import find_url, load_app
 from .options import Size, redis_url
 
 LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -98,12 +98,9 @@ def command(
     if max_memory is not None:
         raise click.UsageError("--max-memory is a supervisor's business: say --processes 1, too")
     loaded = load_app(app)
-    url = find_url(redis_url, loaded)
-    with connected(url):
-        pass  # better to hear now that this server cannot be used
     process.start(
         loaded,
-        url,
+        find_url(redis_url, loaded),
         [queue.strip() for queue in queues.split(",") if queue.strip()],
         name=name,
         burst=burst,

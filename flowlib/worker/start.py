@@ -15,9 +15,12 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from typing import Any
+
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from flowlib.app import App
 from flowlib.board import Board
@@ -25,6 +28,7 @@ from flowlib.errors import ConfigError
 from flowlib.store import Store
 
 from .keeper import Keeper
+from .patience import insist, passes
 from .supervisor import Supervisor
 from .worker import BUDGET, GRACE, LEASE_MS, FlowWorker
 
@@ -50,12 +54,16 @@ def start(
     metrics_at: tuple[str, int] | None = None,
     board: Board | None = None,
 ) -> None:
-    """Run the functions of `app` until SIGTERM, or with `burst` until nothing is queued. Raises ConfigError."""
+    """Run the functions of `app` until SIGTERM, or with `burst` until nothing is queued. Raises ConfigError.
+
+    A Redis that is away is waited for, but not with `burst`; raises ServerError for one that cannot be used.
+    """
     app.connect(redis_url)
     if board is not None:
         board.note(redis_url)
-    if name is not None:
-        _refuse_taken(name, app.store)
+    with closing(Store(redis_url)) as store:
+        store.client.set_retry(Retry(NoBackoff(), 0))
+        insist(lambda: _check(store, name), redis_url, may_wait=(lambda _: False) if burst else passes)
     with ExitStack() as stack:
         if metrics_at is not None:
             stack.callback(_serve_metrics(redis_url, *metrics_at))
@@ -97,6 +105,13 @@ def start_many(
 def worker_command(arguments: Sequence[str]) -> list[str]:
     """One worker as a process of its own."""
     return [sys.executable, "-m", "flowlib.cli", "worker", *arguments]
+
+
+def _check(store: Store, name: str | None) -> None:
+    """Better to hear now that this server cannot be used, or that the name is taken."""
+    store.check_server()
+    if name is not None:
+        _refuse_taken(name, store)
 
 
 def _refuse_taken(name: str, store: Store) -> None:

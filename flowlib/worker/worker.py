@@ -32,12 +32,13 @@ from flowlib.job import load
 from flowlib.loop import SharedLoop
 from flowlib.records import Claim
 from flowlib.store import Store
-from flowlib.wire import FOREVER, explain
+from flowlib.wire import FOREVER
 
 from .channel import Channel
 from .housekeeping import Housekeeper
 from .news import News
 from .ordinary import ORDINARY, OrdinaryJobs
+from .patience import insist
 from .settings import check_settings, queues_of
 from .slot import Slot, renew
 from .waiter import Waiter
@@ -269,15 +270,7 @@ class FlowWorker(BaseWorker):
 
     def _insist(self, act: Callable[[], object]) -> None:
         """A worker that starts while Redis is full or restarting waits for it, too."""
-        while True:
-            try:
-                act()
-                return
-            except redis.RedisError as error:
-                if self._stopping:
-                    raise
-                log.warning("worker %s: %s: waiting for it", self.name, explain(error, self.store.url))
-                self._waiter.pause(1.0)
+        insist(act, self.store.url, may_wait=lambda _: not self._stopping, pause=self._waiter.pause)
 
     def _finish(self) -> None:
         self._stopping = True

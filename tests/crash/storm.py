@@ -29,7 +29,6 @@ from .proxy import DOWN, UP, Proxy
 
 APP = "tests.crash.mixture:app"
 LEASE = 1.0  # seconds
-STARTING = 15.0  # in which a supervisor may find that there is no Redis; a machine may be busy
 SETTLING = 90.0  # that the runs get to end once nobody is struck any more; a lease that a stock worker has lasts ten
 # How often each kind of blow falls, in comparison.
 BLOWS = {"kill": 8, "pause": 5, "terminate": 3, "kill redis": 3, "cut": 2, "flush scripts": 1}
@@ -53,7 +52,6 @@ class Member:
     start: Callable[[], Forked]
     process: Forked = field(init=False)
     told: bool = False  # its end is our doing
-    since: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.process = self.start()
@@ -141,13 +139,11 @@ class Storm:
             if not member.process.ends(within=0):
                 continue
             self._hear_of_the_end(member)
-            member.process, member.told, member.since = member.start(), False, time.monotonic()
+            member.process, member.told = member.start(), False
 
     def _hear_of_the_end(self, member: Member) -> None:
         code = member.process.exit_code
         good = [0, -signal.SIGKILL, -signal.SIGTERM] if member.told else []  # -SIGTERM: it had hardly begun to live
-        if member.kind == "supervised" and time.monotonic() - member.since < STARTING:
-            good.append(1)  # `flow worker` finds no Redis, says so and ends: whoever has started it starts it again
         if code not in good and member.kind != "stock":
             said = "\n    ".join(self.log.read_text().splitlines()[-80:])
             self.faults.append(f"a worker ({member.kind}, told: {member.told}) has ended with {code}:\n    {said}")
