@@ -122,6 +122,7 @@ class Shop:
         if self._thread.is_alive():
             self.worker.stop()
         self._thread.join(PATIENCE)
+        self.worker.store.close()
         self.app.store.close()
 
 

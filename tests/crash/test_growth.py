@@ -6,8 +6,9 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -67,17 +68,22 @@ def load(fresh_server: Server, tmp_path: Path) -> Iterator[Load]:
     load.store.close()
 
 
-def judge(warm: Size, later: Size, bytes_allowed: float) -> None:
-    """A pool has as many connections as threads have ever used it at one moment: later on it may be one more for each."""
+def judge(sizes: Sequence[Size], bytes_allowed: float) -> None:
+    """A leak is in every round, so the calmest one tells: one more buffer, or arena, comes now and then.
+
+    A pool has as many connections as threads have ever used it at one moment: later on it may be one more for each.
+    """
+    warm, later = sizes[0], sizes[-1]
     assert later.threads <= warm.threads
     assert later.files <= warm.files + warm.threads, f"from {warm} to {later}"
-    assert (later.kilobytes - warm.kilobytes) * 1024 < bytes_allowed, f"it has grown from {warm} to {later}"
+    grown = min(after.kilobytes - before.kilobytes for before, after in pairwise(sizes))
+    assert grown * 1024 < bytes_allowed, f"it grows: {sizes}"
 
 
 @pytest.mark.slow
 def test_a_worker_is_flat_over_many_steps(load: Load) -> None:
     sizes = [load.run(steps=1_500) for _ in range(4)]
-    judge(sizes[0], sizes[-1], bytes_allowed=4_500 * 100)
+    judge(sizes, bytes_allowed=1_500 * 100)
 
 
 @pytest.mark.chaos
@@ -85,7 +91,7 @@ def test_a_worker_is_flat_over_many_steps(load: Load) -> None:
 def test_a_worker_is_flat_over_very_many_steps(load: Load) -> None:
     sizes = [load.run(steps=5_000) for _ in range(60)]
     print("after every 50 000 steps:", *sizes[9::10], sep="\n")
-    judge(sizes[19], sizes[-1], bytes_allowed=200_000 * 5)
+    judge(sizes[19::10], bytes_allowed=50_000 * 5)
 
 
 def test_a_producer_is_flat_over_many_events(redis_url: str) -> None:
@@ -100,7 +106,7 @@ def test_a_producer_is_flat_over_many_events(redis_url: str) -> None:
     warm = send(1000)
     later = send(4000)
     app.store.close()
-    judge(warm, later, bytes_allowed=22_000 * 50)
+    judge([warm, later], bytes_allowed=22_000 * 50)
 
 
 def test_threads_that_have_sent_leave_no_connection_behind(redis_url: str) -> None:
