@@ -10,7 +10,7 @@ if not r[1] then return {'unknown'} end
 if r[4] == ARGV[5] then return {'cancelled', r[2], r[5]} end
 if r[1] ~= 'running' then return {'ended', r[1]} end
 local job, queue = r[2], r[3]
-local f = redis.call('HMGET', job_key(job), 'flow_lease', 'worker_name', 'status')
+local f = redis.call('HMGET', job_key(job), 'flow_lease', 'worker_name', 'status', 'flow_run')
 local worker = ''
 unschedule_job(job, queue)
 redis.call('LREM', R .. ':queue:' .. queue, 0, job)
@@ -20,6 +20,11 @@ if is_held(f[1]) then
   if not RESULT_TYPE[f[3]] then end_job(job, queue, worker, exec_of(f[1]), f[1], 'canceled', '', 60) end
 elseif f[3] then
   redis.call('HSET', job_key(job), 'status', 'canceled', 'ended_at', iso(NOW))
+end
+if not f[4] then -- somebody has deleted the job; a worker may be at it all the same
+  for _, lease in ipairs(redis.call('ZRANGE', P .. ':leases', 0, -1)) do
+    if run_of(lease) == run then redis.call('ZREM', P .. ':leases', lease) end
+  end
 end
 redis.call('EXPIRE', job_key(job), 60)
 end_run(run, 'cancelled', worker, {reason = ARGV[4]}, {'reason', ARGV[4], 'cancelled_by', ARGV[5], 'cancelled_at', worker})

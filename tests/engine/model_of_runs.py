@@ -68,6 +68,9 @@ class Model:
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
         self.jobs: dict[str, Job] = {}
+        self.remains: dict[
+            str, Job
+        ] = {}  # what is written to jobs that somebody has deleted: to all others there is none
         self.queue: list[str] = []
         self.timers: dict[str, int] = {}
         self.leases: dict[str, int] = {}
@@ -103,31 +106,39 @@ class Model:
         return "idle"
 
     def _take(self, name: str, worker: str, exec: str) -> object:
+        if name not in self.jobs:
+            return None
         job, run, lease = self.jobs[name], self.runs[self.jobs[name].run], f"{name}:{exec}"
         if run.status != "running" or run.job != name:
             if job.status not in ENDED:
                 job.status = "canceled"
             return None
+        if run.due and self.timers.get(name, 0) >= FUTURE:
+            job.status, job.worker = "scheduled", ""
+            return None
         if job.lease != lease or lease not in self.leases:
+            self.leases.pop(job.lease, None)
             self.leases[lease] = next(self._to_come)
             job.status, job.lease, job.worker = "started", lease, worker
             run.due, run.state = 0, "running"
         return name, job.step, job.attempt, job.calls, job.losses, dict(run.memos)
 
-    def commit(self, held: Held, memo: str, new: bool, kind: str = RUN) -> str:
+    def commit(self, held: Held, memo: str, new: bool, kind: str, after: str) -> str:
         """The first write wins (I1). `new`: Redis hears of the step's job only now that it is over."""
         if held.lease not in self.leases:
             return FENCED
         run, name = self.runs[held.run], job_id(held.run, held.step)
+        if after and after not in run.memos:
+            return UNRECORDED
         if held.step in run.memos:
             return "recorded"
         run.memos[held.step] = memo
         if new:
             self._leave(held)
-            self.jobs[name] = Job(held.run, held.step, kind, "finished", lease=held.lease, worker=held.worker)
+            self._put(name, Job(held.run, held.step, kind, "finished", lease=held.lease, worker=held.worker))
             run.job, run.step, run.kind, run.attempt = name, held.step, kind, 1
         else:
-            self.jobs[held.at].status = "finished"
+            self._job(held.at).status = "finished"
         return "suspended" if self.suspended else "recorded"
 
     def place(self, held: Held, to: str) -> str:
@@ -140,7 +151,7 @@ class Model:
         if held.recorded and held.recorded not in run.memos:
             return UNRECORDED
         self._leave(held)
-        self.jobs[name] = Job(held.run, to, RUN, "started", 1, 1, held.losses, held.lease, held.worker)
+        self._put(name, Job(held.run, to, RUN, "started", 1, 1, held.losses, held.lease, held.worker))
         run.job, run.step, run.kind, run.attempt, run.due = name, to, RUN, 1, 0
         return "placed"
 
@@ -154,7 +165,7 @@ class Model:
             return UNRECORDED
         del self.leases[held.lease]
         self._leave(held)
-        self.jobs[name] = Job(held.run, to, kind)
+        self._put(name, Job(held.run, to, kind))
         run.job, run.step, run.kind, run.attempt, run.due, run.left_by = name, to, kind, 1, 0, held.lease
         if kind == SLEEP:
             run.state, run.due = "sleeping", self._schedule(name)
@@ -166,10 +177,10 @@ class Model:
     def _leave(self, held: Held) -> None:
         """A job that was not recorded ends as it is left: the first one, or one that asked for another step."""
         if not held.recorded:
-            self.jobs[held.at].status = "finished" if held.at == held.run else "canceled"
+            self._job(held.at).status = "finished" if held.at == held.run else "canceled"
 
     def fail(self, held: Held, level: str, delay: bool) -> str:
-        job, run = self.jobs[held.at], self.runs[held.run]
+        job, run = self._job(held.at), self.runs[held.run]
         if job.failed_by == held.exec:
             return "retrying"
         if held.lease not in self.leases:
@@ -195,7 +206,7 @@ class Model:
             return UNRECORDED
         del self.leases[held.lease]
         if not held.recorded:
-            self.jobs[held.at].status = "failed"
+            self._job(held.at).status = "failed"
         run.status, run.state, run.due, run.left_by = "completed", "", 0, held.lease
         return "finished"
 
@@ -227,7 +238,10 @@ class Model:
             return "ended", run.status
         job, worker = self.jobs.get(run.job), ""
         self._take_away(run.job)
-        if job is not None:
+        if job is None:
+            for lease in [lease for lease in self.leases if lease[:26] == name]:
+                del self.leases[lease]
+        else:
             held = job.lease in self.leases
             if held:
                 worker = job.worker
@@ -274,7 +288,7 @@ class Model:
             return False  # whose it is cannot be told any more: that lease runs out first
         self._take_away(run.job)
         if run.job not in self.jobs:
-            self.jobs[run.job] = Job(name, run.step, run.kind, attempt=run.attempt)
+            self._put(run.job, Job(name, run.step, run.kind, attempt=run.attempt))
         if run.due >= FUTURE:
             self._schedule(run.job)
             self.timers[run.job] = run.due
@@ -282,6 +296,23 @@ class Model:
             self._enqueue(run.job)
             run.state = "queued"
         return True
+
+    # -- what RQ's tools do: they know of no lease, and of no timer of ours --------------------------------------------
+
+    def lose(self, name: str) -> None:
+        self._take_away(name)
+
+    def delete(self, name: str) -> None:
+        self.queue = [each for each in self.queue if each != name]
+        self.jobs.pop(name, None)
+        self.remains.pop(name, None)
+
+    def deliver(self, name: str) -> None:
+        self.queue.append(name)
+
+    def requeue(self, name: str) -> None:
+        self.jobs[name].status = "queued"
+        self.queue.append(name)
 
     # -- where a job is ----------------------------------------------------------------------------------------------
 
@@ -297,13 +328,20 @@ class Model:
         )
         return name in self.jobs and ("lease" in self.places(name) or where in self.places(name))
 
+    def _job(self, name: str) -> Job:
+        return self.jobs.get(name) or self.remains.setdefault(name, Job("", ""))
+
+    def _put(self, name: str, job: Job) -> None:
+        self.jobs[name] = job
+        self.remains.pop(name, None)
+
     def _enqueue(self, name: str, front: bool = True) -> None:
-        job = self.jobs[name]
+        job = self._job(name)
         job.status, job.worker = "queued", ""
         self.queue.insert(0 if front else len(self.queue), name)
 
     def _schedule(self, name: str) -> int:
-        job = self.jobs[name]
+        job = self._job(name)
         job.status, job.worker = "scheduled", ""
         self.timers[name] = next(self._to_come)
         return self.timers[name]

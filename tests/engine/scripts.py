@@ -14,12 +14,14 @@ from flowlib.testing import Stored
 from .conftest import ENDED, ERROR, LEFT, LOCATION, Desk
 from .model_of_runs import Held, Model
 
+LABEL = "a"
 LONG = 3_600_000  # ms: nothing runs out by itself within an example
 
 
 class Scripts:
     def __init__(self, desk: Desk) -> None:
         self.desk, self.store, self.client = desk, desk.store, desk.store.client
+        self.store._call("name_label", "desk", "errand", LABEL, key=self.store.keys.metrics("desk"))
 
     # -- transitions -------------------------------------------------------------------------------------------------
 
@@ -33,12 +35,13 @@ class Scripts:
         memos = {step: memo.value.decode() for step, memo in claim.memos.items()}
         return claim.lease.job, claim.step, claim.attempt, claim.calls, claim.losses, memos
 
-    def commit(self, held: Held, memo: str, new: bool, kind: str = RUN) -> str:
+    def commit(self, held: Held, memo: str, new: bool, kind: str, after: str) -> str:
         packed = pack_memo(Memo(memo.encode()))
         more: dict[str, Any] = {"spec": _spec(held, held.step, kind), "left": _left(held)} if new else {}
         command = self.store.commit_step(
             _lease(held), held.at, held.step, packed, ENDED, total=len(packed), attempt=held.attempt, outcome="ok",
-            seconds=None if kind == SLEEP else 0.01, label=held.step, lines=b"", **more,
+            seconds=None if kind == SLEEP else 0.01, label=LABEL, lines=b"",
+            after=after, **more,
         )  # fmt: skip
         return self.desk.verdict_on(command)
 
@@ -55,7 +58,7 @@ class Scripts:
     def fail(self, held: Held, level: str, delay: bool) -> str:
         return self.store.fail_attempt(
             _lease(held), held.at, held.step, ERROR, level=level, attempt=held.attempt, delay_ms=delay * LONG,
-            outcome="retry", seconds=0.01, label=held.step, lines=b"", recorded=held.recorded,
+            outcome="retry", seconds=0.01, label=LABEL, lines=b"", recorded=held.recorded,
         )  # fmt: skip
 
     def finish(self, held: Held) -> str:
@@ -66,6 +69,9 @@ class Scripts:
 
     def release(self, held: Held, delay: bool) -> str:
         return self.store.release_job(_lease(held), "shutdown", job=held.at, delay_ms=delay * LONG)
+
+    def show(self, held: Held) -> None:
+        self.store.show_job(_lease(held), held.at)
 
     def renew(self, leases: list[str]) -> list[str]:
         return self.store.renew_leases("", LONG, 60, leases)[1]
@@ -83,6 +89,25 @@ class Scripts:
         record = Stored(self.store).runs[name]
         step, kind = record["step"], record["kind"]
         return self.store.reconcile_run(name, make_job("desk", "errand", name, LOCATION, step, kind, None, "flow"))
+
+    # -- what RQ's tools do ------------------------------------------------------------------------------------------
+
+    def lose(self, name: str) -> None:
+        self.client.lrem("rq:queue:flow", 0, name)
+        self.client.zrem("flow:timers", name)
+        self.client.zrem("rq:scheduled:flow", name)
+
+    def delete(self, name: str) -> None:
+        self.client.lrem("rq:queue:flow", 0, name)
+        self.client.zrem("rq:scheduled:flow", name)
+        self.client.delete(f"rq:job:{name}")
+
+    def deliver(self, name: str) -> None:
+        self.client.rpush("rq:queue:flow", name)
+
+    def requeue(self, name: str) -> None:
+        self.client.hset(f"rq:job:{name}", "status", "queued")
+        self.client.rpush("rq:queue:flow", name)
 
 
 def _lease(held: Held) -> Lease:

@@ -305,6 +305,40 @@ def test_a_lease_without_a_job_is_forgotten(desk: Desk) -> None:
     assert desk.faults() == []
 
 
+def test_a_run_cancelled_after_its_job_was_deleted_never_changes(desk: Desk) -> None:
+    """I2, I6: its worker knows nothing of either."""
+    lease = desk.at_step()
+    desk.store.client.delete(f"rq:job:{lease.job}")
+    assert desk.store.cancel_run(lease.run, "enough")[0] == "cancelled"
+    assert (desk.commit(lease), desk.push(lease), desk.finish(lease)) == ("fenced",) * 3
+    assert desk.faults() == []
+
+
+def test_what_is_left_of_a_deleted_job_is_nobodys_job(desk: Desk) -> None:
+    """Its worker handed it back, not knowing that it was deleted: who claims drops it, and its run is put back."""
+    lease = desk.at_step()
+    desk.store.client.delete(f"rq:job:{lease.job}")
+    assert desk.store.release_job(lease, "shutdown") == "released"
+    assert desk.store.claim_job("bert", "exec-b", 60_000, "desk", ["flow"]) == "idle"
+    assert desk.store.client.llen("rq:queue:flow") == 0
+    assert desk.house.reconcile(suspicion=0.0) == [lease.run]
+    assert desk.claim("bert").lease.run == lease.run
+
+
+def test_a_job_that_was_shown_while_it_replayed_is_not_shown_any_more_when_its_run_goes_on(desk: Desk) -> None:
+    """RQ's tools would take it for started for a day."""
+    lease = desk.at_step()
+    desk.commit(lease)
+    desk.store.release_job(lease, "shutdown")
+    lease = desk.claim().lease
+    desk.store.show_job(lease, lease.job)
+    assert desk.store.client.zcard("rq:wip:flow") == 1
+    assert desk.commit_next(lease) == "recorded"
+    assert desk.store.client.zcard("rq:wip:flow") == 0
+    assert desk.finish(lease, "b") == "finished"
+    assert desk.faults() == []
+
+
 def test_when_redis_is_back_who_lives_is_heard_before_the_dead_are_buried(fresh_server: Server) -> None:
     """DESIGN §7: during an outage nobody can renew a lease, so that none has been renewed says nothing. I4."""
     desk = Desk(fresh_server.url)

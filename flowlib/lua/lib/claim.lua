@@ -7,7 +7,7 @@ local function look_at(job)
     'flow_calls', 'flow_losses', 'flow_queued', 'flow_lease', 'worker_name', 'flow_overdue', 'status', 'data')
   local seen = {id = job, run = f[1], queue = f[2], step = f[3], kind = f[4], attempt = f[5] or '1', calls = f[6] or '1',
     losses = f[7] or '0', queued = f[8], lease = f[9], worker = f[10] or '', overdue = f[11], status = f[12],
-    exists = f[12] or f[13], record = {}, of_run = {}}
+    exists = f[13], record = {}, of_run = {}}
   if seen.run then
     seen.record = redis.call('HGETALL', run_key(seen.run))
     for i = 1, #seen.record, 2 do seen.of_run[seen.record[i]] = seen.record[i + 1] end

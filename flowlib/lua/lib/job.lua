@@ -83,7 +83,11 @@ end
 -- The run goes on from this job, which has ended, or ends now if a status is given.
 local function leave_job(job, queue, worker, exec, lease, status, outcome, ttl)
   if by_rq(exec) then return end
-  if status ~= '' then end_job(job, queue, worker, exec, lease, status, outcome, ttl) end
+  if status ~= '' then
+    end_job(job, queue, worker, exec, lease, status, outcome, ttl)
+  elseif lease == job .. ':' .. exec then -- it came back to replay the function, and may have been shown at that
+    hide_job(job, queue, worker, lease)
+  end
   redis.call('EXPIRE', job_key(job), ttl)
 end
 
