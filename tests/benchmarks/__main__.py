@@ -90,8 +90,8 @@ def _run(console: Console, options: argparse.Namespace) -> None:
         for part in chosen:
             if turn < (options.repeat or part.rounds):
                 _measure(console, results, part, [s for s in part.systems if s in systems], scale, turn)
-        if options.json is not None:
-            results.write(options.json)
+                if options.json is not None:  # an hour of measuring is not to be lost with its last minute
+                    results.write(options.json)
     report.show(console, results)
 
 

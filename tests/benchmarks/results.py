@@ -46,6 +46,7 @@ class Results:
         return median(ratios) if ratios else None
 
     def write(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
