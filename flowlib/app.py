@@ -149,7 +149,7 @@ class App:
                 body=body,
                 triggers=make_triggers(where, on),
                 options=own.over(self._options).over(DEFAULTS),
-                limits=limits or Limits(),
+                limits=Limits() if limits is None else limits,
                 idempotency=self._idempotency if idempotency is None else idempotency,
                 retention=self._retention if retention is None else retention,
             )

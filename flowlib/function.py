@@ -55,6 +55,8 @@ class Function:
     retention: timedelta = timedelta(days=7)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.limits, Limits):
+            raise ConfigError(f"function {self.name!r}: limits must be a Limits, got {self.limits!r}")
         for what, kept in (("idempotency", self.idempotency), ("retention", self.retention)):
             if not isinstance(kept, timedelta) or kept < timedelta(seconds=1):
                 raise ConfigError(

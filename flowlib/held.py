@@ -59,7 +59,7 @@ class HeldJob:
         self._began, self._after = 0.0, ""  # when that was, and which step must be recorded by then
         self._sent: list[Packed] = []  # the last memos; Redis may need them again
         self._sure = True  # it has said that it has them
-        self._last = ""  # the step of the last
+        self._last = ""  # the key of the last
         self._since = 0.0  # when the first was sent of those of which we are not sure
         self._turn = threading.Lock()  # the beat places the job while its body runs
 
@@ -125,7 +125,15 @@ class HeldJob:
         self._end = ("", "", ended[2])
         self.losses = 0
         self.recorded = True
-        self.journal.record(op, memo)
+        self.journal.record(op.key, memo)
+
+    def keep_value(self, key: str, memo: Memo) -> None:
+        """Send off what the function has asked for between its steps."""
+        packed = pack_memo(memo)
+        self.memo_bytes += len(packed)
+        after = "" if self._sure else self._last
+        self._send(self.store.note_value(self.lease, key, packed, self.memo_bytes, after), key, short=True)
+        self.journal.record(key, memo)
 
     def settle(self) -> None:
         """All that was committed is recorded, as Redis says itself."""
@@ -182,6 +190,9 @@ class HeldJob:
 
     @property
     def _recorded_step(self) -> str:
+        """What must be recorded before the run goes on: with it, all that was sent before."""
+        if not self._sure:
+            return self._last
         return self.journal.mine if self.recorded else ""
 
     def _retry(
@@ -211,13 +222,13 @@ class HeldJob:
 
     # -- verdicts ----------------------------------------------------------------------------------------------------
 
-    def _send(self, command: Packed, step: str, short: bool) -> None:
+    def _send(self, command: Packed, key: str, short: bool) -> None:
         now = time.monotonic()
         if self._sure:
             self._sent.clear()
             self._since, self._sure = now, False
         self._sent.append(command)
-        self._last = step
+        self._last = key
         may_wait = len(self._sent) < MOST_TOLD and now - self._since <= LONGEST_TOLD and len(command[0]) <= LARGEST_TOLD
         if not (short and may_wait and self.store.wire.tell(command)):
             self.settle()

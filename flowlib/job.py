@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 from . import capture
 from .app import App
 from .codec import jsonable
-from .engine import LOST, Engine, Frame
+from .engine import Engine
 from .errors import ConfigError
+from .frame import LOST, Frame
 from .records import Claim
 from .store import RedisError, Store
 

@@ -10,6 +10,7 @@ Pure: no Redis, no RQ, no clock, no randomness.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
 
@@ -47,6 +48,11 @@ def id_of(key: str) -> str:
     return step_id if occurrence in ("1", "") else f"{step_id} ({occurrence})"
 
 
+def is_step(key: str) -> bool:
+    """Of a memo; else it is of a value that the function has asked for between its steps."""
+    return not key.startswith("=")
+
+
 class Journal:
     """The memos of one run, and which step this worker may run."""
 
@@ -56,6 +62,7 @@ class Journal:
         self.mine_kind = mine_kind
         self.live = mine == ENTRY  # False while the function only repeats what earlier workers have seen
         self._seen: dict[str, tuple[int, str, str]] = {}
+        self._values: Counter[str] = Counter()
 
     def ask(self, kind: str, step_id: str, target: str) -> Op:
         """Name the operation. Raises ConfigError for a bad id, or for one id used for two different steps."""
@@ -69,6 +76,11 @@ class Journal:
             )
         self._seen[step_id] = (occurrence + 1, kind, target)
         return Op(key_of(step_id, occurrence + 1), kind, step_id, target)
+
+    def next_value(self, name: str) -> str:
+        """The key of the memo of such a value: they are told apart by the order in which the function asks for them."""
+        self._values[name] += 1
+        return f"={name}:{self._values[name]}"
 
     def place(self, op: Op) -> Place:
         """Known, mine or next. Raises NondeterminismError when the job that we hold is for another kind of operation."""
@@ -87,9 +99,9 @@ class Journal:
         """The job of `op` is ours from now on."""
         self.mine, self.mine_kind, self.live = op.key, op.kind, True
 
-    def record(self, op: Op, memo: Memo) -> None:
+    def record(self, key: str, memo: Memo) -> None:
         """Remember a memo. The first write wins (I1)."""
-        self.memos.setdefault(op.key, memo)
+        self.memos.setdefault(key, memo)
 
 
 def _described(kind: str, target: str) -> str:

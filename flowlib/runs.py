@@ -16,7 +16,7 @@ import redis
 from .codec import annotation_of, decode
 from .errors import NotFound, RunCancelled, RunEnded, RunFailed, RunTimeout
 from .function import Function
-from .journal import id_of
+from .journal import id_of, is_step
 from .model import CANCELLED, COMPLETED, ENDED, FAILED, UNSENT, Event, HistoryEntry, Run
 from .records import text, unpack_error
 from .store import Store
@@ -100,7 +100,8 @@ class Runs:
         store = self._store()
         with _Explained(store):
             memos = cast(dict[bytes, bytes], store.client.hgetall(store.keys.memo(run_id)))
-        return {id_of(text(key)): decode(memo[1:]) for key, memo in memos.items() if memo[:1] == b"v"}
+        steps = {key: memo for each, memo in memos.items() if is_step(key := text(each))}
+        return {id_of(key): decode(memo[1:]) for key, memo in steps.items() if memo[:1] == b"v"}
 
     def result(self, run_id: str, timeout: timedelta | float | None = None) -> Any:
         """Wait for the run to end and return what its function returned; `timeout` in seconds or as a timedelta.
@@ -228,7 +229,7 @@ class Runs:
             id=run_id, app=r["app"].decode(), function=function, status=r["status"].decode(), state=r["state"].decode(),
             event=event, created=_when(float(r["created"])), ended=_when(float(r["ended"])) if r.get("ended") else None,
             result=result, error=unpack_error(r["error"]) if r.get("error") else None, reason=text(r.get("reason", b"")),
-            step=id_of(text(r["step"])), attempt=int(r["attempt"]), recorded=recorded,
+            step=id_of(text(r["step"])), attempt=int(r["attempt"]), recorded=recorded - int(r.get("values", 0)),
             memo_bytes=int(r["bytes"]), dropped=int(r["dropped"]),
         )  # fmt: skip
 

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
+from uuid import UUID
 
 from .errors import LONGEST_WAIT, ConfigError
 from .journal import RUN, SLEEP
@@ -49,6 +50,7 @@ class Frame(Protocol):
     def begin(
         self, kind: str, step_id: str, target: Callable[..., Any] | None, options: Options, due: Due | None
     ) -> Call: ...
+    def value(self, name: str, as_: type[T]) -> T: ...
     def drive(self, coroutine: Coroutine[Any, Any, T]) -> T: ...
     async def perform(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
     @property
@@ -79,6 +81,30 @@ class _Face:
     def attempt(self) -> int:
         """Which try this is, from 1: of the step inside a step's body, else of the function since its last new step."""
         return self._frame.attempt
+
+    def now(self) -> datetime:
+        """The time, by this machine's clock, in UTC, when the function first came to this place; remembered for replays.
+
+        It has no job and costs less than the shortest step; nothing is awaited, in `async` functions either. Inside a
+        step's body it is refused, as all of these are: any clock will do there.
+
+        >>> deadline = step.now() + timedelta(days=3)
+        """
+        return self._frame.value("now", datetime)
+
+    def uuid(self) -> UUID:
+        """A random UUID (version 4), made once at this place of the function and remembered for replays.
+
+        >>> token = step.uuid()
+        """
+        return self._frame.value("uuid", UUID)
+
+    def random(self) -> float:
+        """A random number from 0.0 up to, and without, 1.0, drawn once at this place and remembered for replays.
+
+        >>> variant = "a" if step.random() < 0.5 else "b"
+        """
+        return self._frame.value("random", float)
 
     @property
     def log(self) -> logging.Logger:

@@ -234,6 +234,10 @@ class Store:
         rest = (step, memo, total, entry, lines, *ended, job, metrics, after, *fresh)
         return self._pack_held("commit_step", lease, _for_lua(rest))
 
+    def note_value(self, lease: Lease, key: str, memo: bytes, total: int, after: str) -> Packed:
+        """As commit_step, of a value that has no job; never `suspended`."""
+        return self._pack_held("note_value", lease, key, memo, total, after)
+
     def place_job(
         self, lease: Lease, job: str, recorded: str, left: End, spec: JobSpec, *, age_ms: float, losses: int
     ) -> str:

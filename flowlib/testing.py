@@ -26,7 +26,7 @@ import msgpack
 
 from .app import DEFAULT_URL
 from .job import load
-from .journal import ENTRY
+from .journal import ENTRY, is_step
 from .model import RUNNING
 from .store import Store
 from .wire import FOREVER, Wire
@@ -279,7 +279,9 @@ def _memos(stored: Stored) -> Iterator[str]:
             continue
         memos = stored.values.get(f"{stored.prefix}:memo:{run}", {})
         written = Counter(step for _, kind, step, *_ in stored.histories.get(run, ()) if kind == "recorded")
-        if written != Counter(memos.keys()):
+        if str(len(memos) - written.total()) != record.get("values", "0"):
+            yield f"run {run}: {len(memos)} memos, but {written.total()} steps and {record.get('values', 0)} values (I1)"
+        if written != Counter(filter(is_step, memos)):
             yield f"run {run}: has memos {sorted(memos)}, and its history records {sorted(written.elements())} (I1)"
 
 

@@ -31,7 +31,7 @@ from rq.utils import now
 
 from flowlib.board import Line
 from flowlib.deadline import Deadline
-from flowlib.engine import CANCELLED, DRAINED, LOST
+from flowlib.frame import CANCELLED, DRAINED, LOST
 from flowlib.store import Store
 
 from .chores import Chores, QuietWorker

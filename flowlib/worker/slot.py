@@ -14,7 +14,8 @@ import redis
 
 from flowlib.app import App
 from flowlib.board import Line
-from flowlib.engine import LOST, Engine, Frame, now
+from flowlib.engine import Engine, now
+from flowlib.frame import LOST, Frame
 from flowlib.loop import Driver
 from flowlib.records import Claim
 from flowlib.store import Store

@@ -27,7 +27,7 @@ from flowlib import capture, deadline
 from flowlib.app import App
 from flowlib.board import Board, Line
 from flowlib.dispatch import Dispatcher, check_functions
-from flowlib.engine import CANCELLED, DRAINED
+from flowlib.frame import CANCELLED, DRAINED
 from flowlib.job import load
 from flowlib.loop import SharedLoop
 from flowlib.records import Claim

@@ -132,6 +132,7 @@ def test_triggers_are_names_types_or_several_of_them(app: App) -> None:
         {"idempotency": timedelta(milliseconds=1)},
         {"idempotency": 3600},
         {"retention": timedelta(days=-1)},
+        {"limits": {"steps": 3}},
     ],
     ids=repr,
 )

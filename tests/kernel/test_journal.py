@@ -43,7 +43,7 @@ def play(program: Sequence[str], memos: Memos, mine: str = ENTRY, *, stay: bool 
             journal.move_to(op)
             assert journal.place(op) is Place.MINE
         if place is not Place.KNOWN:
-            journal.record(op, Memo(value_of(op.key)))
+            journal.record(op.key, Memo(value_of(op.key)))
         assert journal.memos[op.key].value == value_of(op.key)
         passed.append(op)
     return passed, None
@@ -169,7 +169,7 @@ def test_the_first_write_of_a_memo_wins() -> None:
     """I1."""
     journal = Journal({}, "1:a", RUN)
     op = journal.ask(RUN, "a", "")
-    journal.record(op, Memo(b"first"))
-    journal.record(op, Memo(b"second"))
+    journal.record(op.key, Memo(b"first"))
+    journal.record(op.key, Memo(b"second"))
     assert journal.memos == {"1:a": Memo(b"first")}
     assert journal.place(op) is Place.KNOWN

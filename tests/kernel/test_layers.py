@@ -26,6 +26,7 @@ LAYERS = """
     runs
     dispatch
     engine
+    frame
     held attempt
     outcome
     store
