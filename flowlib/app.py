@@ -32,7 +32,7 @@ from .model import UNSENT, Event, EventType
 from .retry import DEFAULTS, Backoff, make_options
 from .runs import Runs
 from .step import AsyncStep, Step
-from .store import Store
+from .store import Sent, Store
 from .ulid import ulid
 
 D = TypeVar("D")
@@ -200,7 +200,7 @@ class App:
         >>> app.send(uploaded(Upload("2026/list.csv", "ada@example.com"), id="upload-17"))
         'upload-17'
         """
-        ready = self._ready_all(list(events)) if isinstance(events, Iterable) else [self.prepare(events, "")]
+        ready = self.prepare_all(list(events)) if isinstance(events, Iterable) else [self.prepare(events, "")]
         if ready:
             self.store.send_events(ready)
         ids = [event_id for event_id, *_ in ready]
@@ -217,7 +217,10 @@ class App:
         """
         return cast("str | list[str]", await asyncio.to_thread(cast(Any, self.send), events))
 
-    def _ready_all(self, events: list[Event[Any]]) -> list[tuple[str, str, bytes, int]]:
+    def prepare_all(self, events: list[Event[Any]]) -> list[Sent]:
+        """What goes into the stream, after all that can be said against any of them has been said here (I10)."""
+        if len(events) == 1:
+            return [self.prepare(events[0], "")]
         ready, wrong = [], []
         for index, event in enumerate(events):
             try:
@@ -228,8 +231,7 @@ class App:
             raise PayloadError("nothing was sent: " + "; ".join(wrong))
         return ready
 
-    def prepare(self, event: Event[Any], where: str) -> tuple[str, str, bytes, int]:
-        """What goes into the stream, after all that can be said against it has been said here (I10)."""
+    def prepare(self, event: Event[Any], where: str) -> Sent:
         if not isinstance(event, Event):
             raise PayloadError(f"{where}{event!r} is no Event: send(Event(name, data)), or send(event_type(data))")
         try:

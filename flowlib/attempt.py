@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
 from types import TracebackType
@@ -45,7 +45,7 @@ _UNREAD = object()
 
 
 class StepCall:
-    __slots__ = ("_began", "_deadline", "_frame", "_outside", "_value", "op", "options", "result", "target")
+    __slots__ = ("_began", "_deadline", "_frame", "_outside", "_value", "events", "op", "options", "result", "target")
 
     _outside: Token[StepCall | None]
 
@@ -55,6 +55,7 @@ class StepCall:
         self.target = target
         self.options = options
         self.result: Any = None
+        self.events: Sequence[Any] = ()  # to be sent with the memo
         self._value: Any = _UNREAD
 
     @property
@@ -64,8 +65,8 @@ class StepCall:
     def attempt(self) -> AbstractContextManager[None]:
         return self
 
-    def set(self, result: Any) -> None:
-        self.result = result
+    def set(self, result: Any, events: Sequence[Any] = ()) -> None:
+        self.result, self.events = result, events
 
     def value(self) -> Any:
         """What was stored, decoded to the callee's return annotation (I8); raises StepFailed for a stored error."""

@@ -9,13 +9,15 @@ import random
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from .board import Line
 from .frame import Frame
 from .function import Function
 from .loop import Driver, OwnLoop
+from .model import Event
 from .records import Claim
-from .store import Store
+from .store import Sent, Store
 
 # Seconds that also pass while the machine is asleep, unlike those of time.monotonic.
 now = partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
@@ -35,11 +37,13 @@ class Engine:
         exec_prefix: str = "",
         driver: Driver | None = None,
         line: Line | None = None,
+        prepare: Callable[[list[Event[Any]]], list[Sent]] = lambda _: [],
     ) -> None:
         self.store = store
         self.worker = worker
         self.lease_ms = lease_ms
         self.may_stay = may_stay
+        self.prepare = prepare
         self.rng = rng or random.Random()
         self.frame: Frame | None = None
         self._done = (0, 0, 0.0)

@@ -11,7 +11,7 @@ import inspect
 import logging
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -32,7 +32,7 @@ from .model import UNSENT, Event, Memo
 from .records import Claim, Lease, text
 from .retry import NO_OPTIONS, Options, options_of, retry_delay
 from .step import LONGEST_SLEEP, AsyncStep, Due, Step
-from .store import Store
+from .store import Sent, Store
 
 log = logging.getLogger("flowlib.engine")
 T = TypeVar("T")
@@ -51,6 +51,7 @@ class Host(Protocol):
     driver: Driver
     line: Line
     may_stay: Callable[[float], bool]
+    prepare: Callable[[list[Event[Any]]], list[Sent]]
 
     @property
     def is_sure(self) -> bool: ...
@@ -240,6 +241,9 @@ class Frame:
             self.job.keep_value(key, memo)
         return cast(T, decode(memo.value, as_))
 
+    def prepare(self, events: list[Event[Any]]) -> list[Sent]:
+        return self._host.prepare(events)
+
     def drive(self, coroutine: Coroutine[Any, Any, T]) -> T:
         async def attached() -> T:
             if self.deadline is not None:
@@ -308,7 +312,7 @@ class Frame:
             return
         self._check_state(len(encoded), f"step {op.id!r}")
         self.result = call.result
-        self._record_memo(call, Memo(encoded), "ok", None if op.kind == SLEEP else seconds)
+        self._record_memo(call, Memo(encoded), "ok", None if op.kind == SLEEP else seconds, call.events)
 
     def _check_state(self, more: int, what: str) -> None:
         limit = self._fn.limits.state_bytes
@@ -349,8 +353,10 @@ class Frame:
             log.warning("run %s: %s: what step %r did here is dropped", self.run_id, why, call.op.id)
         self._unwind()
 
-    def _record_memo(self, call: StepCall, memo: Memo, verdict: str, seconds: float | None) -> None:
-        self.job.commit(call.op, memo, verdict, seconds)
+    def _record_memo(
+        self, call: StepCall, memo: Memo, verdict: str, seconds: float | None, events: Sequence[Sent] = ()
+    ) -> None:
+        self.job.commit(call.op, memo, verdict, seconds, events)
         if self._by_rq:
             self._unwind()  # RQ's success callback takes it from here
 

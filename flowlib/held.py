@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NoReturn, TypeVar
 
@@ -24,7 +24,7 @@ from .model import ErrorInfo, Memo
 from .records import Claim, JobSpec, Lease, pack_memo, text
 from .retry import Options
 from .step import Due
-from .store import RedisError, Store
+from .store import RedisError, Sent, Store
 from .wire import Packed
 
 log = logging.getLogger("flowlib.engine")
@@ -107,8 +107,8 @@ class HeldJob:
 
     # -- transitions -------------------------------------------------------------------------------------------------
 
-    def commit(self, op: Op, memo: Memo, verdict: str, seconds: float | None) -> None:
-        """Send the memo off; `verdict` is ok, failed or timeout, `seconds` None for what has no body."""
+    def commit(self, op: Op, memo: Memo, verdict: str, seconds: float | None, events: Sequence[Sent] = ()) -> None:
+        """Send the memo off, and events with it; `verdict` is ok, failed or timeout, `seconds` None for what has no body."""
         packed, ended = pack_memo(memo), outcome.of_memo(memo)
         self.memo_bytes += len(packed)
         with self._turn:
@@ -116,7 +116,7 @@ class HeldJob:
             command = self.store.commit_step(
                 self.lease, self._at, op.key, packed, ended, total=self.memo_bytes, attempt=self.attempt, outcome=verdict,
                 seconds=seconds, label=label_of(op.id), lines=self._recorder.drain(), error=memo.error,
-                after="" if self._sure else self._last, left=self._end, spec=spec,
+                after="" if self._sure else self._last, events=events, left=self._end, spec=spec,
             )  # fmt: skip
             if spec is not None:
                 self._has_gone_to(spec.id)

@@ -19,7 +19,7 @@ from .model import Memo
 
 ENTRY = ""  # the step of a run's first job, which only calls the function to learn what its first step is
 
-RUN, SLEEP = "run", "sleep"
+RUN, SLEEP, SEND = "run", "sleep", "send"
 
 
 class Place(Enum):

@@ -12,14 +12,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from typing import Any, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, ParamSpec, Protocol, TypeGuard, TypeVar, cast, overload
 from uuid import UUID
 
 from .errors import LONGEST_WAIT, ConfigError
-from .journal import RUN, SLEEP
+from .journal import RUN, SEND, SLEEP
+from .model import Event
 from .retry import NO_OPTIONS, Backoff, Options, make_options
 
 P = ParamSpec("P")
@@ -37,7 +38,10 @@ class Call(Protocol):
         """Around the body: bounded by the timeout, its failure becomes Interrupt or StepFailed, its `result` the memo."""
         ...
 
-    def set(self, result: Any) -> None: ...
+    def set(self, result: Any, events: Sequence[Any] = ()) -> None:
+        """What the body returned; `events` are sent in the stroke that records it."""
+        ...
+
     def value(self) -> Any: ...
 
 
@@ -51,6 +55,7 @@ class Frame(Protocol):
         self, kind: str, step_id: str, target: Callable[..., Any] | None, options: Options, due: Due | None
     ) -> Call: ...
     def value(self, name: str, as_: type[T]) -> T: ...
+    def prepare(self, events: list[Event[Any]]) -> Sequence[Any]: ...
     def drive(self, coroutine: Coroutine[Any, Any, T]) -> T: ...
     async def perform(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
     @property
@@ -176,6 +181,21 @@ class Step(_Face):
         """
         _pass(self._frame.begin(SLEEP, id, None, self._options, _at(id, when)))
 
+    @overload
+    def send_event(self, id: str, events: Event[Any], /) -> str: ...
+    @overload
+    def send_event(self, id: str, events: Sequence[Event[Any]], /) -> list[str]: ...
+    def send_event(self, id: str, events: Event[Any] | Sequence[Event[Any]], /) -> str | list[str]:
+        """Send one event, or several, as a step: exactly once, whatever is killed, in the stroke that records it.
+
+        Returns the id, or the ids, in order. A bad event fails the step without retries, and nothing is sent.
+
+        >>> step.send_event("tell-billing", paid(Payment(order.id, 42)))
+        """
+        call = self._frame.begin(SEND, id, _ids, self._options, None)
+        _send(self._frame, call, events)
+        return _answer(call, events)
+
 
 class AsyncStep(_Face):
     """The same for `async def` functions: the same calls with `await`.
@@ -239,6 +259,42 @@ class AsyncStep(_Face):
         self._frame.guard(id)
         async with self._turn:
             _pass(self._frame.begin(SLEEP, id, None, self._options, _at(id, when)))
+
+    @overload
+    async def send_event(self, id: str, events: Event[Any], /) -> str: ...
+    @overload
+    async def send_event(self, id: str, events: Sequence[Event[Any]], /) -> list[str]: ...
+    async def send_event(self, id: str, events: Event[Any] | Sequence[Event[Any]], /) -> str | list[str]:
+        """As `Step.send_event`.
+
+        >>> await step.send_event("tell-billing", paid(payment))
+        """
+        self._frame.guard(id)
+        async with self._turn:
+            call = self._frame.begin(SEND, id, _ids, self._options, None)
+            _send(self._frame, call, events)
+            return _answer(call, events)
+
+
+def _ids() -> list[str]:
+    """What is stored of a step that sends events."""
+    return []
+
+
+def _send(frame: Frame, call: Call, events: Event[Any] | Sequence[Event[Any]]) -> None:
+    if call.open:
+        with call.attempt():
+            ready = frame.prepare(list(events) if _several(events) else [cast(Event[Any], events)])
+            call.set([event_id for event_id, *_ in ready], ready)
+
+
+def _answer(call: Call, events: Event[Any] | Sequence[Event[Any]]) -> str | list[str]:
+    ids: list[str] = call.value()
+    return ids if _several(events) else ids[0]
+
+
+def _several(events: object) -> TypeGuard[Sequence[Event[Any]]]:
+    return isinstance(events, Sequence) and not isinstance(events, str | bytes)
 
 
 def _pass(call: Call) -> None:

@@ -33,6 +33,7 @@ MOST_LABELS = 1000  # that a process remembers
 STEP_EDGES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, "+Inf")
 
 
+Sent = tuple[str, str, bytes, int]  # an event: its id, name, data, and ts in ms or 0
 Start = tuple[Any, ...]  # a run that begins, as dispatch_events takes it
 
 
@@ -127,8 +128,8 @@ class Store:
 
     # -- events ------------------------------------------------------------------------------------------------------
 
-    def send_events(self, events: Sequence[tuple[str, str, bytes, int]]) -> None:
-        """Append (id, name, data, ts in ms or 0) to the stream: all of them, or none."""
+    def send_events(self, events: Sequence[Sent]) -> None:
+        """Append them to the stream: all of them, or none."""
         try:
             self._call("send_events", *(part for event in events for part in event), key=self.keys.events)
         except redis.RedisError as error:
@@ -213,6 +214,7 @@ class Store:
         lines: bytes,
         error: ErrorInfo | None = None,
         after: str = "",
+        events: Sequence[Sent] = (),
         left: End | None = None,
         spec: JobSpec | None = None,
     ) -> Packed:
@@ -220,7 +222,8 @@ class Store:
         `suspended`, `fenced`, or `unrecorded`: the step `after` which it comes is not, so this one is not either.
 
         `job` is the run's, as far as Redis knows; `spec` that of the step if it has none yet, and `left` then how the other
-        one ends. `total` is the bytes of all memos; `seconds` is None for what has no body: a sleep.
+        one ends. `events` go into the stream with the memo, or not at all. `total` is the bytes of all memos; `seconds`
+        is None for what has no body: a sleep.
         """
         detail: dict[str, Any] = {"bytes": len(memo), "outcome": outcome, "seconds": seconds}
         if error is not None:
@@ -231,7 +234,7 @@ class Store:
             fresh = (*left, 1000 * (seconds or 0), spec.args())
         entry = told("recorded", step, attempt, lease.worker, detail)
         metrics = None if seconds is None else self._step_metrics(lease, outcome, label, seconds)
-        rest = (step, memo, total, entry, lines, *ended, job, metrics, after, *fresh)
+        rest = (step, memo, total, entry, lines, *ended, job, metrics, after, tuple(events) or None, *fresh)
         return self._pack_held("commit_step", lease, _for_lua(rest))
 
     def note_value(self, lease: Lease, key: str, memo: bytes, total: int, after: str) -> Packed:

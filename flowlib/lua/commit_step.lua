@@ -4,27 +4,28 @@
 -- Its job has ended with that; the lease stays, to go on from there. A step that was over before Redis heard of it (in
 -- place, and short) gets its job now, in the same stroke.
 -- allow-oom: finished work is recorded also when Redis is full.
--- KEYS   1 {P}:leases   and {P}:memo:{run} {R}:suspended, those of the libraries
+-- KEYS   1 {P}:leases   and {P}:memo:{run} {P}:events {R}:suspended, those of the libraries
 -- ARGV   1 P  2 R  3 worker  4 lease  5 execution id  6 run  7 app  8 function  9 queue  10 the rest, packed (it is much):
 --        1 step  2 memo  3 bytes of all memos  4 history entry  5 log lines  6 how the job ends: finished|failed
 --        7 its outcome for RQ  8 how long RQ keeps it, s  9 job of the run so far
 --        10 the step's metrics, as observe_step takes them, or nil for a sleep
 --        11 step that must be recorded, or '': of the ones before, whose verdicts are not known yet, the last
---        further, if the step's job is new: 12 to 14 how the one so far ends, as leave_job takes it  15 how old it is, ms
---        16 the new job, as put_job takes it
+--        12 events that it sends: {id, name, data, ts ms (0: now)} each; or nil
+--        further, if the step's job is new: 13 to 15 how the one so far ends, as leave_job takes it  16 how old it is, ms
+--        17 the new job, as put_job takes it
 -- reply  'recorded' | 'suspended' (recorded, and RQ's workers are to take nothing more) | 'fenced'
 --        | 'unrecorded' (the memo before did not arrive: send it again, first)
 local worker, lease, exec, run, app, fn, queue = unpack(ARGV, 3, 9)
 if not is_held(lease) then return 'fenced' end
 local told = cmsgpack.unpack(ARGV[10])
-local step, memo, bytes, entry, lines, status, outcome, ttl, job, metrics, after = unpack(told, 1, 11)
+local step, memo, bytes, entry, lines, status, outcome, ttl, job, metrics, after, events = unpack(told, 1, 12)
 local memos = P .. ':memo:' .. run
 if after ~= '' and redis.call('HEXISTS', memos, after) == 0 then return 'unrecorded' end
 if redis.call('HSETNX', memos, step, memo) == 0 then return 'recorded' end -- its reply was lost
-local spec = told[16]
+local spec = told[17]
 if spec then
-  local before, now = NOW - told[15], iso(NOW)
-  leave_job(job, queue, worker, exec, lease, unpack(told, 12, 14))
+  local before, now = NOW - told[16], iso(NOW)
+  leave_job(job, queue, worker, exec, lease, unpack(told, 13, 15))
   job = spec[1]
   put_job(run, spec, before, 'status', status, 'started_at', iso(before), 'ended_at', now, 'last_heartbeat', now,
     'worker_name', worker, 'flow_lease', lease)
@@ -33,6 +34,9 @@ if spec then
 else
   end_job(job, queue, worker, exec, lease, status, outcome, ttl)
   redis.call('HSET', run_key(run), 'bytes', bytes)
+end
+for _, event in ipairs(events or {}) do
+  redis.call('XADD', P .. ':events', '*', 'id', event[1], 'name', event[2], 'data', event[3], 'ts', event[4])
 end
 note_lines(run, worker, lines)
 note_told(run, entry)

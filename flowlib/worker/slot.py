@@ -40,7 +40,9 @@ class Slot:
         self._hasty = hasty  # for what must hold nothing up
         self._worker = worker
         self._app = app
-        self.engine = Engine(self.store, worker, lease_ms=lease_ms, may_stay=may_stay, driver=driver, line=line)
+        self.engine = Engine(
+            self.store, worker, lease_ms=lease_ms, may_stay=may_stay, driver=driver, line=line, prepare=app.prepare_all
+        )
         self._seen = self._shown = ""  # jobs: the one at the last beat, the last that RQ's registries list
 
     @property
