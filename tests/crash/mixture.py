@@ -18,7 +18,7 @@ app = App("mixture", retries=3, backoff=0.05)
 PATIENT = Limits(losses=50)  # the storm kills at random: nobody is to conclude that it was the step's fault
 
 KINDS = ("short", "flaky", "sleepy", "compensating", "async")
-STORMY_KINDS = (*KINDS, "prompt", "prompt", "prompt", "crossing", "long")
+STORMY_KINDS = (*KINDS, "prompt", "prompt", "prompt", "crossing", "long", "deciding", "telling")
 ASIDE = "aside"  # a queue beside the default one
 
 
@@ -113,6 +113,38 @@ def prompt(event: Event[dict[str, Any]], step: Step) -> int:
     for each in range(10):
         number = step.run(f"s{each}", work_promptly, step, f"s{each}", number)
     return number
+
+
+def keep(step: Step, id: str, value: str) -> str:
+    with noted(step, id):
+        return value
+
+
+@app.function(on="deciding", limits=PATIENT)
+def deciding(event: Event[dict[str, Any]], step: Step) -> int:
+    """4, if what it has decided by chance stays so."""
+    asked = [step.uuid()]
+    kept = [step.run("keep0", keep, step, "keep0", str(asked[0]))]
+    for each in range(1, 4):
+        asked.append(step.uuid())
+        face = step.options(queue=ASIDE) if each == 2 else step
+        kept.append(face.run(f"keep{each}", keep, step, f"keep{each}", str(asked[each])))
+    return sum(str(one) == other for one, other in zip(asked, kept, strict=True))
+
+
+@app.function(on="telling", limits=PATIENT)
+def telling(event: Event[dict[str, Any]], step: Step) -> int:
+    """Its event has another id at each try, so that two that were sent would start two runs."""
+    number = step.run("a", work_promptly, step, "a", 0)
+    step.send_event("tell", Event("told", {}, id=f"{step.run_id}:{random.getrandbits(64):x}"))
+    number = step.run("b", work_promptly, step, "b", number)
+    number = step.run("c", work, step, "c", number)
+    return step.run("d", work_promptly, step, "d", number)
+
+
+@app.function(on="told", limits=PATIENT)
+def told(event: Event[dict[str, Any]], step: Step) -> int:
+    return step.run("a", work_promptly, step, "a", 3)
 
 
 @app.function(on="crossing", limits=PATIENT)

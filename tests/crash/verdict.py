@@ -43,8 +43,11 @@ class Verdict:
     def lost(self) -> list[str]:
         """Runs that did not end, or not as they should; events that started none, or several."""
         events = Counter(run.event.id for run in self.runs)
+        told = Counter(run.event.id.partition(":")[0] for run in self.runs if run.function == "told")
+        telling = [run.id for run in self.runs if run.function == "telling"]
         return [
             *(f"{event} has started {events[event]} runs" for event in self.storm.events if events[event] != 1),
+            *(f"{run} has told of itself {told[run]} times: {self._story(run)}" for run in telling if told[run] != 1),
             *(self._told(run) for run in self.runs if (run.status, run.result) != ("completed", 4)),
         ]
 

@@ -53,6 +53,12 @@ def import_contacts(event: Event[Upload], step: Step) -> int:
     same: list[str] = step.run("enrich again", enrich, key=event.data.key)
     step.sleep("cooling-off", timedelta(hours=1))
     step.sleep("briefly", 0.5)
+    since: timedelta = step.now() - datetime(2027, 1, 1, tzinfo=UTC)
+    token: str = step.uuid().hex
+    half: bool = step.random() < 0.5
+    told: str = step.send_event("tell", uploaded(event.data))
+    all_told: list[str] = step.send_event("tell all", [uploaded(event.data), renamed("x")])
+    step.log.info("%s", [since, token, half, told, all_told])
     step.sleep_until("opening", datetime(2027, 1, 1, tzinfo=UTC))
     total: int = step.options(retries=8, backoff=5, timeout=timedelta(minutes=1), queue="low").run("store", store, rows)
     step.run("nothing", nothing)
@@ -70,6 +76,9 @@ async def import_contacts_async(event: Event[Upload], step: AsyncStep) -> list[s
     rows: list[str] = await step.options(retries=0).run("enrich", enrich, event.data.key, chunk=2)
     total: int = await step.run("store", store, rows, table="contacts")
     await step.sleep("cooling-off", 30)
+    told: str = await step.send_event("tell", uploaded(event.data))
+    all_told: list[str] = await step.send_event("tell all", [uploaded(event.data)])
+    step.log.info("%s", [step.now().isoformat(), step.uuid().hex, step.random(), told, all_told])
     await step.sleep_until("opening", datetime(2027, 1, 1, tzinfo=UTC))
     return [*check.errors, *rows, str(total)]
 
