@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from flowlib import App, Event
+from flowlib.records import text
 from flowlib.server import Server
 from flowlib.store import Store
 from flowlib.testing import check_invariants
@@ -228,3 +229,28 @@ def test_a_worker_that_starts_while_redis_is_away_waits_for_it(scene: Scene) -> 
     (run,) = until(lambda: scene.app.runs.of_event(event))
     assert scene.app.runs.result(run, 15) == worker.pid
     assert worker.stop() == 0
+
+
+# -- the one who fires timers ----------------------------------------------------------------------------------------
+
+
+def test_sleeps_end_although_the_worker_that_fires_timers_dies_when_they_are_due(scene: Scene) -> None:
+    """BEHAVIOURS 148; I4: another one takes that duty over, within seconds."""
+    workers = {worker.pid: worker for worker in (scene.worker(), scene.worker())}
+    client, keys = scene.store.client, scene.store.keys
+    scene.app.send([Event("crash.nap", {"seconds": 2.0}) for _ in range(100)])
+    until(lambda: client.zcard(keys.timers) == 100)
+    holder = text(until(lambda: client.get(keys.housekeeper)))
+    (pid,) = [pid for pid in workers if f"-{pid}-" in holder]
+    workers[pid].kill()
+    until(lambda: {run.status for run in scene.app.runs.list(limit=200)} == {"completed"})
+    late = []
+    for run in scene.app.runs.list(limit=200):
+        nap = scene.app.runs.get(run.id).steps[0]
+        (woken,) = [e.at for e in scene.app.runs.history(run.id) if (e.kind, e.step) == ("recorded", "1:nap")]
+        assert nap.until is not None
+        late.append(woken - nap.until)
+    print(f"the first one wakes {min(late):.3f} s after it is due, the last one {max(late):.3f} s")
+    assert len(late) == 100
+    assert min(late) >= 0
+    assert check_invariants(scene.store) == []
