@@ -230,5 +230,6 @@ def test_of_a_history_that_lost_its_beginning_the_rest_is_told(
     )
     for step in steps:
         claims = [e for e in part if e.kind == "claimed" and e.step == f"1:{step.id}"]
-        assert len(step.attempts) == len(claims)
+        recorded = any(e.kind == "recorded" and e.step == f"1:{step.id}" for e in part)
+        assert len(step.attempts) == max(len(claims), recorded)  # who is recorded was tried, though its claim is lost
         assert all(attempt.ended is not None for attempt in step.attempts[:-1])
