@@ -11,7 +11,7 @@ RQ's names (`RQ_KEY_PREFIX`, default `rq`). For Redis Cluster give both prefixes
 | `{p}:functions:{app}`      | hash   | for ever, or `flow forget`        | function -> its description (JSON) |
 | `{p}:once:{app}:{fn}:{id}` | string | idempotency window (24 h)         | the run that this event id started |
 | `{p}:run:{run}`            | hash   | run + retention (7 days)          | the run's record: the truth |
-| `{p}:memo:{run}`           | hash   | run + retention                   | step key -> memo (msgpack); `=now:1` and the like: a value |
+| `{p}:memo:{run}`           | hash   | run + retention                   | step key -> memo; `=now:1`: a value |
 | `{p}:history:{run}`        | list   | run + retention, 10 000 entries   | what happened, in order (msgpack) |
 | `{p}:runs:{app}`           | zset   | run + retention                   | run -> started at (ms) |
 | `{p}:active:{app}`         | zset   | while the run is unfinished       | run -> started at (ms) |
