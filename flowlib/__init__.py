@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .function import Limits
     from .model import Event, EventType, Run
     from .retry import Backoff, step_options
+    from .schedule import cron
     from .step import AsyncStep, Step
 
 __version__ = "0.1.0"
@@ -39,6 +40,7 @@ _HOMES = {
     "function": ("Limits",),
     "model": ("Event", "EventType", "Run"),
     "retry": ("Backoff", "step_options"),
+    "schedule": ("cron",),
     "step": ("AsyncStep", "Step"),
     "errors": (
         "ConfigError", "FlowError", "NondeterminismError", "NonRetriable", "NotFound", "PayloadError", "RetryAfter",
@@ -70,6 +72,7 @@ __all__ = [
     "StepFailed",
     "StepTimeout",
     "WorkerLost",
+    "cron",
     "step_options",
 ]
 

@@ -31,6 +31,7 @@ from .function import (
 from .model import UNSENT, Event, EventType
 from .retry import DEFAULTS, Backoff, make_options
 from .runs import Runs
+from .schedule import Cron
 from .step import AsyncStep, Step
 from .store import Sent, Store
 from .ulid import ulid
@@ -97,7 +98,7 @@ class App:
     ) -> Declare[D]: ...  # fmt: skip
     @overload
     def function(
-        self, *, on: str, name: str | None = ..., retries: int | None = ...,
+        self, *, on: str | Cron, name: str | None = ..., retries: int | None = ...,
         backoff: Backoff | float | timedelta | None = ..., timeout: float | timedelta | None = ..., queue: str | None = ...,
         idempotency: timedelta | None = ..., retention: timedelta | None = ..., limits: Limits | None = ...,
     ) -> Declare[dict[str, Any]]: ...  # fmt: skip
@@ -120,7 +121,7 @@ class App:
         retention: timedelta | None = None,
         limits: Limits | None = None,
     ) -> Any:
-        """Declare a function: `on` is what starts it, an EventType, an event's name, or several of them.
+        """Declare a function: `on` is what starts it, an EventType, an event's name, a `cron`, or several of them.
 
         The function takes `(event, step)`, is sync or async, and is given back unchanged. Its name is its own with `-`
         for `_`, or `name`. The other settings hold for each of its steps, unless these say otherwise: `retries` after
@@ -143,11 +144,13 @@ class App:
             check_body(where, body)
             _check_face(where, body)
             own = make_options(where, retries=retries, backoff=backoff, timeout=timeout, queue=queue)
+            triggers, crons = make_triggers(where, on)
             self.functions[named] = Function(
                 app=self.name,
                 name=named,
                 body=body,
-                triggers=make_triggers(where, on),
+                triggers=triggers,
+                crons=crons,
                 options=own.over(self._options).over(DEFAULTS),
                 limits=Limits() if limits is None else limits,
                 idempotency=self._idempotency if idempotency is None else idempotency,

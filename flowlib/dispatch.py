@@ -14,12 +14,14 @@ from typing import Any, cast
 
 import redis
 
-from .errors import ConfigError
+from .codec import decode
+from .errors import ConfigError, PayloadError
 from .function import Function
 from .journal import ENTRY, RUN
 from .model import EventType
 from .outcome import make_job
 from .records import text
+from .schedule import CRON_EVENT
 from .store import Start, Store
 from .ulid import ulid_of
 
@@ -28,6 +30,7 @@ log = logging.getLogger("flowlib.dispatch")
 BATCH = 100
 AT_ONCE = 10  # in one script, which holds up everybody else for about a millisecond
 BLOCK_MS = 1000  # below redis-py's own socket timeout of 5 s
+CALLED = EventType(CRON_EVENT, dict)  # `flow cron trigger`; what ticks start is no event of the stream
 
 Entry = tuple[bytes, dict[bytes, bytes]]
 
@@ -43,6 +46,8 @@ class Dispatcher:
         for function in functions.values():
             for trigger in function.triggers:
                 self._by_event.setdefault(trigger.name, []).append((function, trigger))
+            if function.crons:
+                self._by_event.setdefault(CRON_EVENT, []).append((function, CALLED))
         self._location = location
         self._store = store
         self._consumer = consumer
@@ -130,6 +135,8 @@ class Dispatcher:
         else:
             for function, trigger in self._by_event.get(name, ()):
                 label = trigger.name
+                if trigger is CALLED and not _is_called(function, event[2]):
+                    continue
                 run = ulid_of(entry_ms, self._app, function.name, event_id, entry)
                 job = make_job(
                     self._app, function.name, run, self._location, ENTRY, RUN, function.options.timeout, function.queue
@@ -143,6 +150,14 @@ class Dispatcher:
             self._store.join_events(self._app)
         except Exception as error:
             log.debug("dispatch: %s", error)
+
+
+def _is_called(function: Function, data: bytes) -> bool:
+    try:
+        told = decode(data)
+    except PayloadError:
+        return False
+    return isinstance(told, dict) and (told.get("app"), told.get("function")) == (function.app, function.name)
 
 
 def check_functions(app: str, functions: Mapping[str, Function]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from .errors import ConfigError, PayloadError
 from .model import EventType
 from .retry import DEFAULTS, Options
+from .schedule import Cron
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -22,7 +23,7 @@ DEFAULT_QUEUE = "flow"
 MAX_EVENT_NAME = 256
 MAX_EVENT_BYTES = 512 * 1024
 
-Trigger = str | EventType[Any]
+Trigger = str | EventType[Any] | Cron
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Function:
     limits: Limits = field(default_factory=Limits)
     idempotency: timedelta = timedelta(hours=24)
     retention: timedelta = timedelta(days=7)
+    crons: tuple[Cron, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.limits, Limits):
@@ -81,6 +83,7 @@ class Function:
             "app": self.app,
             "name": self.name,
             "on": [t.name for t in self.triggers],
+            "cron": [cron.describe() for cron in self.crons],
             "queue": self.queue,
             "retries": self.options.retries,
             "backoff": None if backoff is None else [backoff.first, backoff.factor, backoff.cap],
@@ -103,18 +106,21 @@ def function_name(body: Callable[..., Any]) -> str:
     return getattr(body, "__name__", type(body).__name__).strip("_").replace("_", "-")
 
 
-def make_triggers(where: str, on: Trigger | Sequence[Trigger]) -> tuple[EventType[Any], ...]:
-    """Triggers from what a user wrote; a plain string takes any dict. Raises ConfigError."""
+def make_triggers(where: str, on: Trigger | Sequence[Trigger]) -> tuple[tuple[EventType[Any], ...], tuple[Cron, ...]]:
+    """Triggers from what a user wrote, events and crons; a plain string takes any dict. Raises ConfigError."""
     given = on if isinstance(on, Sequence) and not isinstance(on, str) else [on]
-    triggers = tuple(EventType(t, dict) if isinstance(t, str) else t for t in given)
-    if not triggers or not all(isinstance(t, EventType) for t in triggers):
-        raise ConfigError(f"{where}: on= takes an event name, an EventType, or several of them, got {on!r}")
+    crons = tuple(t.check(where) for t in given if isinstance(t, Cron))
+    triggers = tuple(EventType(t, dict) if isinstance(t, str) else t for t in given if not isinstance(t, Cron))
+    if not given or not all(isinstance(t, EventType) for t in triggers):
+        raise ConfigError(f"{where}: on= takes an event name, an EventType, a cron, or several of them, got {on!r}")
+    if len({cron.name for cron in crons}) < len(crons):
+        raise ConfigError(f"{where}: on= has the same cron twice")
     for trigger in triggers:
         try:
             check_event_name(trigger.name)
         except PayloadError as error:
             raise ConfigError(f"{where}: {error}") from None
-    return triggers
+    return triggers, crons
 
 
 def check_body(where: str, body: Callable[..., Any]) -> None:

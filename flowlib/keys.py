@@ -9,6 +9,7 @@ RQ's names (`RQ_KEY_PREFIX`, default `rq`). For Redis Cluster give both prefixes
 | `{p}:apps`                 | set    | for ever, or `flow forget`        | names of the apps that ever had a worker |
 | `{p}:queues`               | set    | for ever                          | queues that ever held one of our jobs |
 | `{p}:functions:{app}`      | hash   | for ever, or `flow forget`        | function -> its description (JSON) |
+| `{p}:cron:{app}`           | hash   | for ever, or `flow forget`        | what is decided of each schedule; what is paused |
 | `{p}:once:{app}:{fn}:{id}` | string | idempotency window (24 h)         | the run that this event id started |
 | `{p}:run:{run}`            | hash   | run + retention (7 days)          | the run's record: the truth |
 | `{p}:memo:{run}`           | hash   | run + retention                   | step key -> memo; `=now:1`: a value |
@@ -106,6 +107,9 @@ class Keys:
 
     def functions(self, app: str) -> str:
         return f"{self.prefix}:functions:{app}"
+
+    def cron(self, app: str) -> str:
+        return f"{self.prefix}:cron:{app}"
 
     def once(self, app: str, function: str, event_id: str) -> str:
         return f"{self.prefix}:once:{app}:{function}:{event_id}"

@@ -151,6 +151,22 @@ class Store:
         event_id, name, data, ts = event
         return (fn.name, event_id, name, ts, data, run, window, retention, location, spec.args())
 
+    def plan_ticks(
+        self, app: str, worker: str, schedules: Iterable[str], starting: bool
+    ) -> tuple[float, dict[str, str]]:
+        """The time in ms, and what is known of each schedule, FUNCTION|EXPRESSION ZONE, under the fields of the hash."""
+        now, pairs = self._call("plan_ticks", worker, int(starting), *schedules, key=self.keys.cron(app))
+        return float(now), dict(zip(map(text, pairs[::2]), map(text, pairs[1::2]), strict=True))
+
+    def start_ticks(self, app: str, decisions: Sequence[tuple[Any, ...]]) -> Packed:
+        """Decisions as the script takes them; the reply has for each the run that it has started, or b''."""
+        return self._pack("start_ticks", app, _for_lua(tuple(decisions)), key=self.keys.cron(app))
+
+    def pause_cron(self, app: str, function: str, paused: bool) -> bool:
+        """Whether that has changed anything."""
+        key, field = self.keys.cron(app), f"paused|{function}"
+        return bool(self.client.hset(key, field, 1) if paused else self.client.hdel(key, field))
+
     def forget_consumers(self, app: str, idle_ms: int = 600_000) -> int:
         return int(self._call("forget_consumers", app, idle_ms, key=self.keys.events))
 

@@ -27,7 +27,7 @@ def command(app: str | None, redis_url: str | None, as_json: bool) -> None:
     elif found:
         rows = [
             (
-                f"{each['app']}/{each['name']}", ", ".join(each["on"]), each["queue"], str(each["retries"]),
+                f"{each['app']}/{each['name']}", _triggers(each), each["queue"], str(each["retries"]),
                 f"{each['timeout']:g} s" if each["timeout"] else "", each["code"],
             )
             for each in found
@@ -35,6 +35,13 @@ def command(app: str | None, redis_url: str | None, as_json: bool) -> None:
         print_table(("FUNCTION", "ON", "QUEUE", "RETRIES", "TIMEOUT", "CODE"), rows, elastic=("CODE", "ON"))
     else:
         click.echo("no functions yet: a worker declares those of its app when it starts", err=True)
+
+
+def _triggers(described: dict[str, Any]) -> str:
+    """Its events and its schedules; a worker of an older version knew of none."""
+    return ", ".join(
+        [*described["on"], *(f"cron {each['expression']} {each['tz']}" for each in described.get("cron", ()))]
+    )
 
 
 def declared(store: Store) -> list[dict[str, Any]]:

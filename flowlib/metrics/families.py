@@ -20,6 +20,7 @@ WAIT_EDGES = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 RUN_EDGES = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400)
 
 OUTCOMES = ("ok", "retry", "failed", "timeout", "lost")
+TICKS = ("started", "missed", "overlapping", "paused")
 CAUSES = ("lost_worker", "orphan", "timeout")
 
 
@@ -70,6 +71,11 @@ RUN_DURATION = Family(
     ("app", "function", "status"),
     "Time from a run's start to its end, sleeps and waits included.",
     RUN_EDGES,
+)
+CRON_TICKS = Family(
+    "flow_cron_ticks_total",
+    ("app", "function", "outcome"),
+    "Ticks of cron schedules: started, missed (nobody was up in time), overlapping (an earlier run was unfinished), paused.",
 )
 STEP_ATTEMPTS = Family(
     "flow_step_attempts_total",
@@ -141,6 +147,7 @@ COUNTED: Mapping[str, tuple[Family, Callable[[str, str, str, str], Labels]]] = {
     "events_received": (EVENTS_RECEIVED, lambda app, _, __, event: (app, event)),
     "runs_started": (RUNS_STARTED, lambda app, function, _, __: (app, function)),
     "runs_finished": (RUNS_FINISHED, lambda app, function, status, _: (app, function, status)),
+    "ticks": (CRON_TICKS, lambda app, function, outcome, _: (app, function, outcome)),
     "run_seconds": (RUN_DURATION, lambda app, function, edge, status: (app, function, status, edge)),
     "attempts": (STEP_ATTEMPTS, lambda app, function, outcome, step: (app, function, step, outcome.partition(":")[0])),
     "step_seconds": (STEP_DURATION, lambda app, function, edge, step: (app, function, step, edge)),

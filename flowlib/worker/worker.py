@@ -1,8 +1,9 @@
 """`FlowWorker`: an RQ worker whose jobs are steps. To every RQ tool it is an ordinary worker.
 
 The main thread claims and runs, or watches over the threads that do; a beat thread renews leases and obeys requests to
-stop; a dispatcher thread turns events into runs; a housekeeper thread takes its turn at timers and reaping. A signal only
-sets a flag: nothing is raised out of a handler but into a step's body, so no claimed job is ever dropped on the way.
+stop; a dispatcher thread turns events into runs, and a cron thread ticks; a housekeeper thread takes its turn at timers
+and reaping. A signal only sets a flag: nothing is raised out of a handler but into a step's body, so no claimed job is
+ever dropped on the way.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from flowlib.job import load
 from flowlib.loop import SharedLoop
 from flowlib.records import Claim
 from flowlib.store import Store
+from flowlib.ticks import Ticks
 from flowlib.wire import FOREVER
 
 from .channel import Channel
@@ -227,6 +229,7 @@ class FlowWorker(BaseWorker):
         self.dispatcher = Dispatcher(
             self.app.name, self.app.functions, self.app.location, self.store, self.name, self.lease_ms
         )
+        self.ticks = Ticks(self.app.name, self.app.functions, self.app.location, self.store, self.name)
         self.housekeeper = Housekeeper(
             self.store, self.name, self.queue_names(),
             event_retention_ms=EVENT_RETENTION_MS, reconcile_every=self._reconcile_every,
@@ -240,6 +243,7 @@ class FlowWorker(BaseWorker):
         self._insist(lambda: self.store.join_events(self.app.name))
         self._insist(self._commands.subscribe)
         self._insist(self._rq.register_birth)
+        self._insist(self.ticks.declare)
         self._insist(lambda: self.set_state(WorkerStatus.IDLE))
         capture.install()
         if threading.current_thread() is threading.main_thread():
@@ -252,9 +256,12 @@ class FlowWorker(BaseWorker):
             "commands": self._obey,
             "housekeeper": lambda: self.housekeeper.run(self._is_stopping),
             "dispatcher": lambda: self.dispatcher.run(self._is_stopping),
+            "cron": lambda: self.ticks.run(self._is_stopping),
         }
         if burst:
             del bodies["dispatcher"]  # the main loop dispatches, to know when there is nothing left
+        if burst or not self.ticks.schedules:
+            del bodies["cron"]
         for name, body in bodies.items():
             thread = threading.Thread(target=body, name=f"flow-{name}", daemon=True)
             thread.start()
@@ -278,6 +285,7 @@ class FlowWorker(BaseWorker):
         self._news.end()
         self._cold.cancel()
         self.dispatcher.wake()
+        self.ticks.end()
         self.housekeeper.wake()
         self._commands.hang_up()
         for thread in self._threads:

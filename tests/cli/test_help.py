@@ -57,9 +57,11 @@ def test_the_list_of_commands_says_what_each_command_says_of_itself(name: str) -
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_takes_a_redis_url_and_those_that_show_something_take_json(name: str) -> None:
-    options = {option for parameter in command(name).params for option in parameter.opts}
-    assert "--redis-url" in options
-    assert ("--json" in options) == (name not in ("dev", "worker", "metrics"))  # metrics has a format of its own
+    found = command(name)
+    for each in found.commands.values() if isinstance(found, click.Group) else [found]:
+        options = {option for parameter in each.params for option in parameter.opts}
+        assert "--redis-url" in options
+        assert ("--json" in options) == (name not in ("dev", "worker", "metrics"))  # metrics has a format of its own
 
 
 def test_the_version_is_told() -> None:

@@ -9,11 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from flowlib import App
+from flowlib.runs import Runs
 from flowlib.server import Server
 from flowlib.store import Store
 from flowlib.testing import check_invariants
@@ -145,6 +148,22 @@ def early_or_late(app: App, run: str) -> list[str]:
         elif entry.kind in ("sleeping", "failed"):
             due[entry.step] = entry.detail["until" if entry.kind == "sleeping" else "retry_at"] / 1000
     return [*faults, *(f"{step} never ended" for step in due)]
+
+
+@pytest.mark.slow
+def test_workers_two_hours_apart_start_each_tick_once_at_its_time(station: Station) -> None:
+    """BEHAVIOURS 121, 150: the server's clock ticks."""
+    runs = Runs(lambda: station.store, "ticking", {})
+    for off in (HOUR, -HOUR):
+        station.worker(off, "ticking")
+    until(lambda: len(runs.list()) >= 3)
+    station.beats()  # both have been at it
+    station.stop()
+    found = sorted(runs.list(), key=lambda run: run.event.ts)
+    assert [b.event.ts - a.event.ts for a, b in pairwise(found)] == [timedelta(seconds=1)] * (len(found) - 1)
+    assert all(0 <= (run.created - run.event.ts).total_seconds() < 60 for run in found)
+    assert abs(found[-1].created.timestamp() - time.time()) < 600
+    assert check_invariants(station.store) == []
 
 
 @pytest.mark.chaos

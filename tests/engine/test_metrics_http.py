@@ -45,6 +45,9 @@ def busy(desk: Desk) -> Desk:
     desk.fail(desk.at_step(event_id="again"))
     desk.commit(desk.at_step('say "hi"\n\\|größe', event_id="strange"), step='say "hi"\n\\|größe')
     desk.store.fire_due()
+    desk.store.plan_ticks("desk", "anna", ["errand|@daily UTC"], starting=True)
+    upto = desk.store.client.hget(desk.store.keys.cron("desk"), "upto|errand|@daily UTC")
+    desk.store.send_all([desk.store.start_ticks("desk", [("errand|@daily UTC", "errand", upto, 1, 1, 1, 0, None)])])
     return desk
 
 

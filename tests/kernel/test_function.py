@@ -176,6 +176,7 @@ def test_a_function_can_be_described_to_who_cannot_import_it(app: App) -> None:
         "app": "shop",
         "name": "one",
         "on": ["a", "contacts.uploaded"],
+        "cron": [],
         "queue": "shop",
         "retries": 2,
         "backoff": [10.0, 2.0, 3600.0],

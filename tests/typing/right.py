@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flowlib import App, AsyncStep, Backoff, Event, EventType, Limits, Run, Step, StepFailed, step_options
+from flowlib import App, AsyncStep, Backoff, Event, EventType, Limits, Run, Step, StepFailed, cron, step_options
 from flowlib.model import HistoryEntry
 
 
@@ -90,6 +90,16 @@ def plain(event: Event[dict[str, Any]], step: Step) -> str:
 
 @app.function(on=["plain.name", uploaded, renamed])
 def several(event: Event[Any], step: Step) -> None: ...
+
+
+@app.function(on=cron("0 3 * * *", tz="Europe/Berlin", missed="latest", overlap="skip", jitter=timedelta(minutes=5)))
+def nightly(event: Event[dict[str, Any]], step: Step) -> str:
+    tick: datetime = event.data["tick"]
+    return tick.isoformat()
+
+
+@app.function(on=[cron("@hourly", jitter=30), cron("*/10 * * * * *", missed="all", overlap="allow"), uploaded])
+async def often(event: Event[Any], step: AsyncStep) -> None: ...
 
 
 # A decorated function is still itself.

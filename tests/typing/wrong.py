@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from flowlib import App, AsyncStep, Event, EventType, Run, Step, step_options
+from flowlib import App, AsyncStep, Event, EventType, Run, Step, cron, step_options
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,13 @@ app.function(on=uploaded)(takes_the_data)  # error
 app.function(on=uploaded)(takes_more)  # error
 app.function(on="uploaded")(takes_an_order)  # error
 app.function(on=7)  # error
+app.function(on=cron("@daily"))(takes_an_order)  # error
+cron(5)  # error
+cron("@daily", "Europe/Berlin")  # error
+cron("@daily", tz=1)  # error
+cron("@daily", missed="none")  # error
+cron("@daily", overlap=True)  # error
+cron("@daily", jitter="5m")  # error
 app.function()  # error
 app.function(on=uploaded, retries="3")  # error
 app.function(on=uploaded, retry=3)  # error
