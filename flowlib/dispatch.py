@@ -1,7 +1,10 @@
-"""Events to runs: reads the stream as one consumer of the app's group, and starts what each event triggers.
+"""Events to runs: reads the stream as one consumer of the app's group, starts what each event triggers, wakes what waits.
 
 An event is acknowledged after its runs are stored; so a dispatcher that dies leaves it pending, and another claims it.
 Starting is idempotent, so nobody starts anything twice (I5).
+
+A wait is found by the digest of an event's data by the fields that it is matched by. Which fields those are only the
+script knows for sure, at the instant at which it settles the event: what it asks for is added, and the event comes again.
 """
 
 from __future__ import annotations
@@ -18,12 +21,13 @@ from .codec import decode
 from .errors import ConfigError, PayloadError
 from .function import Function
 from .journal import ENTRY, RUN
-from .model import EventType
+from .model import EventType, Memo
 from .outcome import make_job
-from .records import text
+from .records import Dispatched, Start, event_value, pack_memo, read_event, text
 from .schedule import CRON_EVENT
-from .store import Start, Store
+from .store import Store
 from .ulid import ulid_of
+from .wait import ABSENT, digest_in
 
 log = logging.getLogger("flowlib.dispatch")
 
@@ -53,6 +57,7 @@ class Dispatcher:
         self._consumer = consumer
         self._idle_ms = idle_ms
         self._looked = 0.0
+        self._fields: dict[str, tuple[str, ...]] = {}  # by the name of an event: what waits on it are matched by
         self._reading = 0  # the id of the connection that waits for events, as the server counts
 
     def run(self, stopping: Callable[[], bool]) -> None:
@@ -68,6 +73,7 @@ class Dispatcher:
                 owing = False
                 if time.monotonic() - self._looked > self._idle_ms / 1000:
                     self._looked = time.monotonic()
+                    self._fields.clear()
                     self.dispatch(self.abandoned())
                 self.dispatch(self.fresh(BLOCK_MS, reader))
                 wait = 0.1
@@ -111,38 +117,58 @@ class Dispatcher:
         return found
 
     def dispatch(self, entries: list[Entry]) -> list[str]:
-        """Start all that these events trigger, and settle them, in one round trip; returns the ids of runs that are new."""
-        if not entries:
-            return []
-        events = [self._runs_of(entry_id.decode(), fields) for entry_id, fields in entries]
-        batches = [events[i : i + AT_ONCE] for i in range(0, len(events), AT_ONCE)]
-        replies = self._store.send_all([self._store.dispatch_events(self._app, batch) for batch in batches])
-        started = [run.decode() for batch in replies for new, run in batch if new == 1]
+        """Start all that these events trigger, wake what waits for them, and settle them: in one round trip, unless the
+        script asks for more. Returns the ids of runs that are new."""
+        started: list[str] = []
+        while entries:
+            events = [self._told(entry_id.decode(), fields) for entry_id, fields in entries]
+            batches = [events[i : i + AT_ONCE] for i in range(0, len(events), AT_ONCE)]
+            replies = self._store.send_all([self._store.dispatch_events(self._app, batch) for batch in batches])
+            again = set()
+            for word, what, *more in (reply for batch in replies for reply in batch):
+                if word == 1:
+                    started.append(what.decode())
+                elif word == 2:
+                    again.add(what)
+                    name, *fields = map(text, more)
+                    self._fields[name] = tuple(fields)
+            entries = [entry for entry in entries if entry[0] in again]
         for run in started:
             log.info("run %s started", run)
         return started
 
-    def _runs_of(self, entry: str, fields: dict[bytes, bytes]) -> tuple[str, str, list[Start]]:
-        """Its id in the stream, its name for the metrics, and the runs that it starts."""
-        label = "_other"
-        starts: list[Start] = []
+    def _told(self, entry: str, fields: dict[bytes, bytes]) -> Dispatched:
+        """All that the script has to know of an event."""
         try:
-            event_id, name = text(fields[b"id"]), text(fields[b"name"])
-            entry_ms = int(entry.partition("-")[0])
-            event = (event_id, name, fields[b"data"], int(float(fields[b"ts"])) or entry_ms)
+            event = read_event(entry, fields)
         except (KeyError, ValueError, OverflowError) as error:
             log.error("event %s in the stream is malformed (%r): it starts nothing", entry, error)
-        else:
-            for function, trigger in self._by_event.get(name, ()):
-                label = trigger.name
-                if trigger is CALLED and not _is_called(function, event[2]):
-                    continue
-                run = ulid_of(entry_ms, self._app, function.name, event_id, entry)
-                job = make_job(
-                    self._app, function.name, run, self._location, ENTRY, RUN, function.options.timeout, function.queue
-                )
-                starts.append(self._store.start(function, run, event, self._location, job))
-        return entry, label, starts
+            return entry, "_other", (), "", "", {}, b""
+        event_id, name, *_ = event
+        label = "_other"
+        starts: list[Start] = []
+        for function, trigger in self._by_event.get(name, ()):
+            label = trigger.name
+            if trigger is CALLED and not _is_called(function, event[2]):
+                continue
+            run = ulid_of(int(entry.partition("-")[0]), self._app, function.name, event_id, entry)
+            job = make_job(
+                self._app, function.name, run, self._location, ENTRY, RUN, function.options.timeout, function.queue
+            )
+            starts.append(self._store.start(function, run, event, self._location, job))
+        return entry, label, starts, name, event_id, *self._matched(event, self._fields.get(name, ()))
+
+    def _matched(self, event: tuple[str, str, bytes, int], by: tuple[str, ...]) -> tuple[dict[str, str], bytes]:
+        """The event's digests by these lists of fields, and what is stored of it for those who wait for it."""
+        if not by:
+            return {}, b""
+        try:
+            memo = Memo(event_value(event))
+            data = decode(memo.value)["data"]
+        except (ValueError, OverflowError, PayloadError) as error:
+            log.error("event %r has data that nobody can read (%s): no run that waits is woken by it", event[0], error)
+            return dict.fromkeys(by, ABSENT), b""
+        return {fields: digest_in(fields, data) for fields in by}, pack_memo(memo)
 
     def _rejoin(self) -> None:
         """The group is gone when somebody has emptied Redis; without it nothing would ever be dispatched again."""

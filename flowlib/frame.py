@@ -26,13 +26,14 @@ from .deadline import TIMEOUT, BodyStopped, Deadline
 from .errors import ConfigError, Interrupt, PayloadError, StepTimeout, WorkerLost
 from .function import Function
 from .held import HeldJob
-from .journal import ENTRY, SLEEP, Op, Place, id_of
+from .journal import BODILESS, ENTRY, Op, Place, id_of
 from .loop import Driver
 from .model import UNSENT, Event, Memo
 from .records import Claim, Lease, text
 from .retry import NO_OPTIONS, Options, options_of, retry_delay
-from .step import LONGEST_SLEEP, AsyncStep, Due, Step
+from .step import AsyncStep, Step
 from .store import Sent, Store
+from .wait import LONGEST_SLEEP, Due, Wait
 
 log = logging.getLogger("flowlib.engine")
 T = TypeVar("T")
@@ -218,8 +219,11 @@ class Frame:
         op = journal.ask(kind, step_id, "" if target is None else _name_of(target))
         own = NO_OPTIONS if target is None else options_of(target)
         settled = self._fn.options if options is own is NO_OPTIONS else options.over(own).over(self._fn.options)
-        if journal.place(op) is Place.NEXT:
+        place = journal.place(op)
+        if place is Place.NEXT:
             self._go_to(op, settled, due)
+        elif place is Place.MINE and isinstance(due, Wait) and due.when is not None and not self._given_up:
+            self._ask(op, settled, due)
         call = StepCall(self, op, target, settled)
         if op.key == journal.mine:
             self._speak()
@@ -284,6 +288,11 @@ class Frame:
         job.chain(op, options, default, due)
         self._unwind()
 
+    def _ask(self, op: Op, options: Options, wait: Wait) -> None:
+        """An event has come, or the wait's time: unless it is over, the function stops here again."""
+        if self.job.chain(op, options, self._fn.queue, wait):
+            self._unwind()
+
     # -- one step ----------------------------------------------------------------------------------------------------
 
     def enter(self, call: StepCall) -> None:
@@ -312,7 +321,7 @@ class Frame:
             return
         self._check_state(len(encoded), f"step {op.id!r}")
         self.result = call.result
-        self._record_memo(call, Memo(encoded), "ok", None if op.kind == SLEEP else seconds, call.events)
+        self._record_memo(call, Memo(encoded), "ok", None if op.kind in BODILESS else seconds, call.events)
 
     def _check_state(self, more: int, what: str) -> None:
         limit = self._fn.limits.state_bytes

@@ -14,17 +14,18 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from . import outcome
 from .capture import Recorder
-from .errors import Interrupt
+from .codec import decode
+from .errors import Interrupt, PayloadError
 from .journal import Journal, Op
 from .model import ErrorInfo, Memo
-from .records import Claim, JobSpec, Lease, pack_memo, text
+from .records import Claim, JobSpec, Lease, event_value, pack_memo, read_asks, read_event, text
 from .retry import Options
-from .step import Due
 from .store import RedisError, Sent, Store
+from .wait import Due, Wait
 from .wire import Packed
 
 log = logging.getLogger("flowlib.engine")
@@ -35,6 +36,8 @@ T = TypeVar("T")
 MOST_TOLD = 16  # memos
 LONGEST_TOLD = 0.002  # seconds, that a body takes, and that the verdict is put off
 LARGEST_TOLD = 16 * 1024  # bytes
+
+LAST_OF_ITS_MS = 2**64 - 1  # the highest number that an event in the stream has
 
 
 class HeldJob:
@@ -53,6 +56,7 @@ class HeldJob:
         self.suspended = False  # RQ's workers are to take nothing more
         self._recorder = recorder
         self._location = text(claim.record["location"])
+        self._asks = read_asks(claim.record.get("asks"))
         self._at = claim.lease.job  # the run's job, as far as Redis knows
         self._end = outcome.of_memo(claim.memos[claim.step]) if self.recorded else outcome.of_entry(claim.step)
         self._unplaced: JobSpec | None = None  # the job after that, of which Redis has not heard
@@ -148,20 +152,62 @@ class HeldJob:
         """The function failed between steps; the job is due again, to replay it."""
         self._retry("function", self.journal.mine, error, self.calls, delay, "retry", 0.0, "")
 
-    def chain(self, op: Op, options: Options, queue: str, due: Due | None) -> None:
-        """Leave this job and enqueue that of `op`, or schedule it: whoever claims it goes on from there."""
+    def chain(self, op: Op, options: Options, queue: str, due: Due | None) -> bool:
+        """Leave this job and enqueue that of `op`, or schedule it: whoever claims it goes on from there.
+
+        False: it stays, because it is a wait that has come back, and whose time is over.
+        """
         self.confirm()
         spec = outcome.job_spec(self.lease, self._location, op.key, op.kind, options, queue)
-        sleep_ms = "" if due is None or due.delay_ms is None else f"{due.delay_ms:.3f}"
-        until_ms = "" if due is None or due.until_ms is None else f"{due.until_ms:.3f}"
         lines = self._recorder.drain()
-        self._report(
-            lambda: self.store.chain_job(
-                self.lease, self._at, self._recorded_step, self._end, spec, sleep_ms=sleep_ms, until_ms=until_ms,
-                lines=lines,
-            )
-        )  # fmt: skip
+
+        def leave(sleep_ms: float | None, until_ms: float | None, wait: tuple[Any, ...] = ()) -> str:
+            return self._report(
+                lambda: self.store.chain_job(
+                    self.lease, self._at, self._recorded_step, self._end, spec, sleep_ms=_ms(sleep_ms),
+                    until_ms=_ms(until_ms), lines=lines, wait=wait,
+                )
+            )  # fmt: skip
+
+        if isinstance(due, Wait):
+            verdict = self._register(op, due, leave)
+        else:
+            verdict = leave(None, None) if due is None else leave(due.delay_ms, due.until_ms)
+        if verdict == "over":
+            return False
         self._count(self._end[0])
+        return True
+
+    def _register(self, op: Op, wait: Wait, leave: Callable[..., str]) -> str:
+        """A wait that looks at events has to have looked at all, up to the very moment at which it is registered."""
+        step, until, looked = self._asks or ("", None, "")
+        if step != op.key:
+            until, looked = None, "" if wait.since_ms is None else f"{max(0, wait.since_ms - 1)}-{LAST_OF_ITS_MS}"
+        told = (wait.name, wait.fields, wait.digest, wait.match, wait.delay_ms, wait.since_ms)
+        found: tuple[bytes | None, str | None] = (None, None)
+        while True:
+            if looked:
+                looked, found = self._look(op, wait, looked)
+            verdict = leave(wait.delay_ms, until, (*told, looked or None, *found, None if wait.when is None else 1))
+            if verdict != "behind":
+                return verdict
+
+    def _look(self, op: Op, wait: Wait, looked: str) -> tuple[str, tuple[bytes | None, str | None]]:
+        """Up to which event of the stream it was looked, and the memo and the id of the first that is waited for."""
+        more = True
+        while more:
+            looked, more, entries = self._reach(partial(self.store.find_events, wait.name, looked))
+            for entry, fields in entries:
+                try:
+                    event = read_event(entry, fields)
+                    memo = Memo(event_value(event))
+                    stored = decode(memo.value)
+                except (KeyError, ValueError, OverflowError, PayloadError) as error:
+                    log.debug("event %s cannot be read: %s", entry, error)
+                    continue
+                if wait.takes(op.id, stored):
+                    return entry, (pack_memo(memo), event[0])
+        return looked, (None, None)
 
     def finish(self, status: str, *, result: bytes = b"", error: ErrorInfo | None = None) -> None:
         """The run has ended."""
@@ -242,7 +288,7 @@ class HeldJob:
             log.error("run %s: job %s could not be reported: %s", self.lease.run, self.id, error)
             raise Interrupt from error
 
-    def _report(self, transition: Callable[[], str]) -> None:
+    def _report(self, transition: Callable[[], str]) -> str:
         verdict = self._reach(transition)
         if (
             verdict == "unrecorded" and self._sent
@@ -253,11 +299,16 @@ class HeldJob:
             self._fenced()
         self.suspended |= verdict == "suspended"
         self._sure = True
+        return verdict
 
     def _fenced(self) -> NoReturn:
         self.lost = True
         log.warning("run %s: the lease of job %s was lost: what it did here is dropped", self.lease.run, self.id)
         raise Interrupt
+
+
+def _ms(number: float | None) -> str:
+    return "" if number is None else f"{number:.3f}"
 
 
 def label_of(step_id: str) -> str:

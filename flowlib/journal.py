@@ -19,7 +19,8 @@ from .model import Memo
 
 ENTRY = ""  # the step of a run's first job, which only calls the function to learn what its first step is
 
-RUN, SLEEP, SEND = "run", "sleep", "send"
+RUN, SLEEP, SEND, WAIT = "run", "sleep", "send", "wait"
+BODILESS = (SLEEP, WAIT)  # nothing runs in these
 
 
 class Place(Enum):

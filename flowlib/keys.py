@@ -16,9 +16,12 @@ RQ's names (`RQ_KEY_PREFIX`, default `rq`). For Redis Cluster give both prefixes
 | `{p}:history:{run}`        | list   | run + retention, 10 000 entries   | what happened, in order (msgpack) |
 | `{p}:runs:{app}`           | zset   | run + retention                   | run -> started at (ms) |
 | `{p}:active:{app}`         | zset   | while the run is unfinished       | run -> started at (ms) |
+| `{p}:waits:{app}`          | hash   | while a run waits for an event    | job -> what it waits for (msgpack) |
+| `{p}:fields:{app}:{event}` | hash   | while a run waits for it          | fields of `match` (JSON) -> how many waits |
+| `{p}:waiters:{app}:{event}:{digest}` | zset | while a run waits for it  | job -> events there had been (`wait.py`) |
 | `{p}:leases`               | zset   | while a job is on a worker        | `job:execution` -> expires at (ms) |
 | `{p}:ordinary:{queue}`     | zset   | while an RQ job is on a worker    | as leases, of jobs that are no run's |
-| `{p}:timers`               | zset   | while a job sleeps or backs off   | job -> due at (ms) |
+| `{p}:timers`               | zset   | while a job sleeps, waits or backs off | job -> due at (ms) |
 | `{p}:metrics:{app}`        | hash   | for ever, or `flow forget`        | `counter|function|x|label` -> count |
 | `{p}:housekeeper`          | string | 3 s, renewed                      | the worker that fires timers and reaps |
 | `{p}:tick`                 | string | for ever                          | when timers were last looked at (ms) |

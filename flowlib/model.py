@@ -18,8 +18,8 @@ RUNNING, COMPLETED, FAILED, CANCELLED = "running", "completed", "failed", "cance
 STATUSES = (RUNNING, COMPLETED, FAILED, CANCELLED)
 ENDED = frozenset(STATUSES) - {RUNNING}
 
-# What an unfinished run is doing right now: waiting in a queue, on a worker, asleep, or backing off after a failed attempt.
-STATES = ("queued", "running", "sleeping", "retrying")
+# What an unfinished run is doing right now: waiting in a queue, on a worker, asleep, waiting for an event, or backing off.
+STATES = ("queued", "running", "sleeping", "waiting", "retrying")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,11 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """What is known of one step of a run: `status` is queued, running, retrying, sleeping, completed, failed or cancelled."""
+    """What is known of one step of a run.
+
+    `status` is queued, running, retrying, sleeping, waiting, completed, failed or cancelled. `until` is when a sleep, or the
+    wait for an event, ends at the latest.
+    """
 
     id: str
     kind: str
@@ -106,6 +110,22 @@ class StepRecord:
     attempts: tuple[Attempt, ...] = ()
     until: float | None = None
     bytes: int = 0
+    wait: WaitRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitRecord:
+    """What a step waits for, or has waited for: `match` is JSON, `since` as `until` of its step, `timeout` in seconds.
+
+    `found` is the id of the event that came, `timed_out` that none came in time.
+    """
+
+    event: str
+    match: str
+    timeout: float
+    since: float | None = None
+    found: str | None = None
+    timed_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +145,8 @@ class Run:
     """One execution of a function.
 
     `status` is running, completed, failed or cancelled; while it is running, `state` says what it does right now:
-    queued, running (on a worker), sleeping or retrying. Times are aware datetimes by the server's clock.
+    queued, running (on a worker), sleeping, waiting (for an event) or retrying. Times are aware datetimes by the server's
+    clock.
     """
 
     id: str

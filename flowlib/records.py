@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, cast
 
 import msgpack
 
+from .codec import encode
 from .model import ErrorInfo, Memo
 from .wire import PackedArgs
 
@@ -16,6 +19,10 @@ STEP_RESULT_TTL = 60  # seconds that RQ keeps a finished step's job and result; 
 
 # A job's last status, its outcome as RQ's Result stores it, and the seconds that RQ keeps it.
 End = tuple[str, str, int]
+
+Start = tuple[Any, ...]  # a run that begins, as dispatch_events takes it
+# An event as it does: its id in the stream, its name for the metrics, its runs, name, id, digests by lists of fields, memo
+Dispatched = tuple[str, str, Sequence[Start], str, str, Mapping[str, str], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +104,29 @@ def read_claim(reply: list[Any], worker: str, exec: str) -> Claim:
 def text(raw: bytes) -> str:
     """Ids and names come back as they were written, lone surrogates included."""
     return raw.decode("utf-8", "surrogatepass")
+
+
+def read_event(entry: str, fields: Mapping[bytes, bytes]) -> tuple[str, str, bytes, int]:
+    """Its id, name, data and ts in ms. Raises KeyError, ValueError or OverflowError for one that nobody can read."""
+    event_id, name, stamp = text(fields[b"id"]), text(fields[b"name"]), int(float(fields[b"ts"]))
+    return event_id, name, fields[b"data"], stamp or int(entry.partition("-")[0])
+
+
+def read_asks(raw: bytes | None) -> tuple[str, float, str] | None:
+    """Of a run that has asked its function whether an event is the one: at which step, until when, and how far it looked."""
+    if raw is None:
+        return None
+    step, until, looked = msgpack.unpackb(raw, unicode_errors="surrogatepass")
+    return step, float(until), looked
+
+
+def event_value(event: tuple[str, str, bytes, int]) -> bytes:
+    """The event as the value of a memo, encoded; its data as it was sent."""
+    event_id, name, data, stamp = event
+    ts = datetime.fromtimestamp(stamp / 1000, UTC)
+    return b"".join(
+        [b"\x84", *map(encode, ("name", name, "id", event_id, "ts", ts, "data")), data]
+    )  # msgpack: a map of four
 
 
 def pack_memo(memo: Memo) -> bytes:

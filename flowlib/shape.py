@@ -26,7 +26,7 @@ from .errors import PayloadError
 from .hints import field_hints, substitute
 from .scalar import SCALARS, UNTOUCHED, Convert, Misfit, Shape, enum, expected, literal, name_of, segment, subclass
 
-__all__ = ["is_model", "is_struct", "rebuild"]
+__all__ = ["fields_of", "is_model", "is_struct", "rebuild"]
 
 _QUALIFIERS = (Annotated, Required, NotRequired, Final, ClassVar)
 
@@ -41,6 +41,15 @@ def rebuild(value: Any, annotation: Any, where: str = "value") -> Any:
         raise PayloadError(f"{where}{misfit.path}: {misfit.message}") from misfit.__cause__
     except RecursionError:
         raise PayloadError(f"{where}: is nested too deeply to be rebuilt as {name_of(annotation)}") from None
+
+
+def fields_of(annotation: Any) -> frozenset[str] | None:
+    """By what names the fields of such a value are stored; None when its type does not say."""
+    try:
+        shape = _shape(annotation)
+    except Misfit:
+        return None
+    return None if tuple in shape.kinds else shape.fields
 
 
 def is_model(kind: type) -> bool:

@@ -12,21 +12,21 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Protocol, TypeGuard, TypeVar, cast, overload
 from uuid import UUID
 
-from .errors import LONGEST_WAIT, ConfigError
-from .journal import RUN, SEND, SLEEP
-from .model import Event
+from .errors import ConfigError
+from .journal import RUN, SEND, SLEEP, WAIT
+from .model import Event, EventType
 from .retry import NO_OPTIONS, Backoff, Options, make_options
+from .wait import Due, Wait, after, make_wait
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-LONGEST_SLEEP = timedelta(seconds=LONGEST_WAIT)
+D = TypeVar("D")
 
 
 class Call(Protocol):
@@ -60,16 +60,6 @@ class Frame(Protocol):
     async def perform(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
     @property
     def attempt(self) -> int: ...
-
-
-class Due:
-    """When a sleep ends: after a delay, counted by the server from the moment it is recorded, or at a fixed time."""
-
-    __slots__ = ("delay_ms", "until_ms")
-
-    def __init__(self, *, delay_ms: float | None = None, until_ms: float | None = None) -> None:
-        self.delay_ms = delay_ms
-        self.until_ms = until_ms
 
 
 class _Face:
@@ -182,6 +172,43 @@ class Step(_Face):
         _pass(self._frame.begin(SLEEP, id, None, self._options, _at(id, when)))
 
     @overload
+    def wait_for_event(
+        self, id: str, event: EventType[D], /, *, match: Mapping[str, Any] | None = ...,
+        timeout: timedelta | float | None = ..., since: datetime | None = ...,
+        when: Callable[[Event[D]], bool] | None = ...,
+    ) -> Event[D] | None: ...  # fmt: skip
+    @overload
+    def wait_for_event(
+        self, id: str, event: str, /, *, match: Mapping[str, Any] | None = ...,
+        timeout: timedelta | float | None = ..., since: datetime | None = ...,
+        when: Callable[[Event[Any]], bool] | None = ...,
+    ) -> Event[Any] | None: ...  # fmt: skip
+    def wait_for_event(
+        self,
+        id: str,
+        event: str | EventType[Any],
+        /,
+        *,
+        match: Mapping[str, Any] | None = None,
+        timeout: timedelta | float | None = None,
+        since: datetime | None = None,
+        when: Callable[[Event[Any]], bool] | None = None,
+    ) -> Event[Any] | None:
+        """The first event of this kind that comes from now on, or None after `timeout` (a timedelta, or seconds; left out,
+        366 days, which is also the longest). No worker is held meanwhile.
+
+        `match` are fields of the event's data and the values that they must have; "user.id" is a field of a field. With
+        `since` also events are found that Redis took at that time or later and still has; the run's own event is taken
+        at `event.ts`, if its sender did not say otherwise. An event may be what many runs have waited for. `when`, where
+        equality is not enough, is asked for each that matches, in order, on a worker: `match` keeps them few. Raises
+        ConfigError for a field that the EventType does not have.
+
+        >>> ok = step.wait_for_event("approval", approved, match={"key": upload.key}, timeout=timedelta(days=2))
+        """
+        wait = make_wait(id, event, match, timeout, since, when)
+        return _found(self._frame.begin(WAIT, id, _nothing, self._options, wait), id, wait)
+
+    @overload
     def send_event(self, id: str, events: Event[Any], /) -> str: ...
     @overload
     def send_event(self, id: str, events: Sequence[Event[Any]], /) -> list[str]: ...
@@ -261,6 +288,38 @@ class AsyncStep(_Face):
             _pass(self._frame.begin(SLEEP, id, None, self._options, _at(id, when)))
 
     @overload
+    async def wait_for_event(
+        self, id: str, event: EventType[D], /, *, match: Mapping[str, Any] | None = ...,
+        timeout: timedelta | float | None = ..., since: datetime | None = ...,
+        when: Callable[[Event[D]], bool] | None = ...,
+    ) -> Event[D] | None: ...  # fmt: skip
+    @overload
+    async def wait_for_event(
+        self, id: str, event: str, /, *, match: Mapping[str, Any] | None = ...,
+        timeout: timedelta | float | None = ..., since: datetime | None = ...,
+        when: Callable[[Event[Any]], bool] | None = ...,
+    ) -> Event[Any] | None: ...  # fmt: skip
+    async def wait_for_event(
+        self,
+        id: str,
+        event: str | EventType[Any],
+        /,
+        *,
+        match: Mapping[str, Any] | None = None,
+        timeout: timedelta | float | None = None,
+        since: datetime | None = None,
+        when: Callable[[Event[Any]], bool] | None = None,
+    ) -> Event[Any] | None:
+        """As `Step.wait_for_event`.
+
+        >>> ok = await step.wait_for_event("approval", approved, match={"key": key}, timeout=3600)
+        """
+        self._frame.guard(id)
+        async with self._turn:
+            wait = make_wait(id, event, match, timeout, since, when)
+            return _found(self._frame.begin(WAIT, id, _nothing, self._options, wait), id, wait)
+
+    @overload
     async def send_event(self, id: str, events: Event[Any], /) -> str: ...
     @overload
     async def send_event(self, id: str, events: Sequence[Event[Any]], /) -> list[str]: ...
@@ -297,23 +356,25 @@ def _several(events: object) -> TypeGuard[Sequence[Event[Any]]]:
     return isinstance(events, Sequence) and not isinstance(events, str | bytes)
 
 
+def _nothing() -> Any:
+    """What is stored of a wait that no event has ended."""
+    return None
+
+
+def _found(call: Call, id: str, wait: Wait) -> Event[Any] | None:
+    _pass(call)
+    return wait.event(id, call.value())
+
+
 def _pass(call: Call) -> None:
-    """A sleep whose job is due is over: there is no body to run."""
+    """A sleep, or a wait, whose job is due is over: there is no body to run."""
     if call.open:
         with call.attempt():
             call.set(None)
 
 
 def _after(id: str, duration: timedelta | float) -> Due | None:
-    if not isinstance(duration, timedelta):
-        try:
-            duration = timedelta(seconds=duration)
-        except (TypeError, ValueError, OverflowError):
-            raise ConfigError(
-                f"step {id!r}: sleep takes a timedelta or seconds, at most 366 days, got {duration!r}"
-            ) from None
-    if duration > LONGEST_SLEEP:
-        raise ConfigError(f"step {id!r}: {duration} is too long a sleep: at most 366 days")
+    duration = after(id, "sleep", duration)
     return Due(delay_ms=duration.total_seconds() * 1000) if duration > timedelta(0) else None
 
 

@@ -23,7 +23,7 @@ from .errors import ServerError
 from .function import Function
 from .keys import Keys
 from .model import ErrorInfo
-from .records import Claim, End, JobSpec, Lease, read_claim, text, told
+from .records import Claim, Dispatched, End, JobSpec, Lease, Start, read_claim, text, told
 from .wire import Packed, PackedArgs, Wire, explain, script
 
 RedisError = redis.RedisError
@@ -34,7 +34,6 @@ STEP_EDGES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 1
 
 
 Sent = tuple[str, str, bytes, int]  # an event: its id, name, data, and ts in ms or 0
-Start = tuple[Any, ...]  # a run that begins, as dispatch_events takes it
 
 
 class Store:
@@ -138,10 +137,10 @@ class Store:
     def join_events(self, app: str) -> bool:
         return bool(self._call("join_events", app, key=self.keys.events))
 
-    def dispatch_events(self, app: str, events: Sequence[tuple[str, str, Sequence[Start]]]) -> Packed:
-        """Start what these events trigger and settle them; packed, so that many batches go in one round trip.
+    def dispatch_events(self, app: str, events: Sequence[Dispatched]) -> Packed:
+        """Start what these events trigger, wake what waits for them, and settle them; packed, for many go in one round trip.
 
-        Each is (its id in the stream, its name for the metrics, its runs). The reply has a [1 or 0, run id] for each run.
+        Replies [1 or 0, run id] for each run, [2, id in the stream, name, fields…] for an event that is to come again.
         """
         return self._pack("dispatch_events", app, _for_lua(tuple(events)), key=self.keys.events)
 
@@ -166,6 +165,12 @@ class Store:
         """Whether that has changed anything."""
         key, field = self.keys.cron(app), f"paused|{function}"
         return bool(self.client.hset(key, field, 1) if paused else self.client.hdel(key, field))
+
+    def find_events(self, name: str, after: str, at_most: int = 1000) -> tuple[str, bool, list[tuple[str, Any]]]:
+        """Events of that name among the next so many in the stream, the last that was looked at, and may there be more?"""
+        looked, more, *found = self._call("find_events", name, after, at_most, key=self.keys.events)
+        entries = [(id.decode(), dict(zip(flat[::2], flat[1::2], strict=True))) for id, flat in found]
+        return looked.decode(), bool(more), entries
 
     def forget_consumers(self, app: str, idle_ms: int = 600_000) -> int:
         return int(self._call("forget_consumers", app, idle_ms, key=self.keys.events))
@@ -275,10 +280,16 @@ class Store:
         sleep_ms: str = "",
         until_ms: str = "",
         lines: bytes = b"",
+        wait: tuple[Any, ...] = (),
     ) -> str:
-        """`queued`, `scheduled`, `fenced` or `unrecorded`; a sleep is for some ms, or until a time in ms."""
-        mode = "sleep" if sleep_ms or until_ms else "push"
-        return self._call_held("chain_job", lease, job, recorded, *ended, mode, sleep_ms, until_ms, lines, *spec.args())
+        """`queued`, `scheduled`, `fenced`, `unrecorded` or `behind`; a sleep is for some ms, or until a time in ms.
+
+        So is a `wait`, as the script takes it."""
+        mode = "wait" if wait else "sleep" if sleep_ms or until_ms else "push"
+        more = [_for_lua(wait)] if wait else []
+        return self._call_held(
+            "chain_job", lease, job, recorded, *ended, mode, sleep_ms, until_ms, lines, *spec.args(), *more
+        )
 
     def fail_attempt(
         self,

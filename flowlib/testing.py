@@ -26,7 +26,7 @@ import msgpack
 
 from .app import DEFAULT_URL
 from .job import load
-from .journal import ENTRY, is_step
+from .journal import ENTRY, WAIT, is_step
 from .model import RUNNING
 from .store import Store
 from .wire import FOREVER, Wire
@@ -120,7 +120,7 @@ def check_invariants(store: Store) -> list[str]:
 
 def faults_in(stored: Stored) -> list[str]:
     """What `check_invariants` says, of what was read before."""
-    checks = (_unfinished, _ended, _leases, _timers, _queues, _memos, _gauges, _counters)
+    checks = (_unfinished, _ended, _leases, _timers, _queues, _memos, _waits, _gauges, _counters)
     return [fault for check in checks for fault in check(stored)]
 
 
@@ -220,7 +220,7 @@ def _unfinished(stored: Stored) -> Iterator[str]:
 
 # A step's job has ended when its memo is written; the lease stays while the function goes on to the next.
 _STATUSES = {"started": {"started", "finished", "failed"}, "scheduled": {"scheduled"}, "queued": {"queued"}}
-_STATES = {"started": {"running"}, "scheduled": {"sleeping", "retrying", "queued"}, "queued": {"queued"}}
+_STATES = {"started": {"running"}, "scheduled": {"sleeping", "waiting", "retrying", "queued"}, "queued": {"queued"}}
 
 
 def _with_stock_worker(fields: dict[str, str]) -> bool:
@@ -285,6 +285,25 @@ def _memos(stored: Stored) -> Iterator[str]:
             yield f"run {run}: has memos {sorted(memos)}, and its history records {sorted(written.elements())} (I1)"
 
 
+def _waits(stored: Stored) -> Iterator[str]:
+    """Registered is who waits and is on no worker; and nothing else is in the indexes."""
+    for app in {run["app"] for run in stored.runs.values()} | stored.under(f"{stored.prefix}:waits:").keys():
+        waits = stored.values.get(f"{stored.prefix}:waits:{app}", {})
+        waiting = {run["job"]: run for run in stored.runs.values() if run["app"] == app and run["state"] == "waiting"}
+        for job in waiting.keys() - waits.keys():
+            yield f"job {job}: its run waits for an event, and nobody knows for which"
+        for job in waits:
+            record, places = stored.runs.get(job[:26], {}), stored.places(job)
+            at_it = record.get("job") == job and record["status"] == RUNNING and record["kind"] == WAIT
+            recorded = record.get("step") in stored.values.get(f"{stored.prefix}:memo:{job[:26]}", {})
+            if not at_it or recorded or "started" in places:
+                yield f"job {job}: registered as waiting, its run is {record.get('status')} at {record.get('job')}, {places}"
+        listed = sorted(job for jobs in stored.under(f"{stored.prefix}:waiters:{app}:").values() for job in jobs)
+        counted = sum(int(n) for by in stored.under(f"{stored.prefix}:fields:{app}:").values() for n in by.values())
+        if listed != sorted(waits) or counted != len(waits):
+            yield f"app {app}: {sorted(waits)} wait, {listed} are to be found, {counted} are counted"
+
+
 def _gauges(stored: Stored) -> Iterator[str]:
     for app, metrics in stored.under(f"{stored.prefix}:metrics:").items():
         runs = [run for run in stored.runs.values() if run["app"] == app and run["state"]]
@@ -333,11 +352,11 @@ def _told_by(function: str, history: list[Any]) -> Iterator[str]:
         match kind:
             case "claimed" if "waited" in detail:
                 yield "queue_wait"
-            case "sleeping":
+            case "sleeping" | "waiting":
                 without_body.add(step)
             case "recorded":
                 without_body.add(step)
-                if detail["seconds"] is not None:
+                if detail.get("seconds") is not None:
                     yield f"attempts|{function}|{detail['outcome']}"
             case "failed" if detail.get("level") == "step":
                 yield f"attempts|{function}|{detail['outcome']}"

@@ -18,9 +18,9 @@ from .codec import encode
 from .function import Function
 from .journal import ENTRY, RUN
 from .outcome import make_job
-from .records import text
+from .records import Start, text
 from .schedule import CRON_EVENT, SKIP, Cron, Decision, event_data, event_id
-from .store import Start, Store
+from .store import Store
 from .ulid import ulid_of
 
 log = logging.getLogger("flowlib.cron")

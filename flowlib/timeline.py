@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .journal import ENTRY, id_of
-from .model import CANCELLED, COMPLETED, FAILED, Attempt, ErrorInfo, HistoryEntry, StepRecord
+from .model import CANCELLED, COMPLETED, FAILED, Attempt, ErrorInfo, HistoryEntry, StepRecord, WaitRecord
 
 
 @dataclass(slots=True)
@@ -21,6 +21,7 @@ class _Building:
     attempts: list[Attempt] = field(default_factory=list)
     until: float | None = None
     bytes: int = 0
+    wait: WaitRecord | None = None
 
     def close(self, at: float, outcome: str, **more: Any) -> None:
         if self.attempts and self.attempts[-1].ended is None:
@@ -47,7 +48,8 @@ def steps_of(history: Iterable[HistoryEntry]) -> tuple[StepRecord, ...]:
         elif entry.kind != "log" and entry.step != ENTRY:
             _take(building.setdefault(entry.step, _Building(queued=entry.at)), entry)
     return tuple(
-        StepRecord(id_of(key), b.kind, b.status, tuple(b.attempts), b.until, b.bytes) for key, b in building.items()
+        StepRecord(id_of(key), b.kind, b.status, tuple(b.attempts), b.until, b.bytes, b.wait)
+        for key, b in building.items()
     )
 
 
@@ -72,11 +74,20 @@ def _take(step: _Building, entry: HistoryEntry) -> None:
             step.status = "running"
         case "sleeping":
             step.status, step.until = "sleeping", float(detail["until"]) / 1000
+        case "waiting":
+            step.attempts.clear()  # an event that was not the one
+            step.status, step.until = "waiting", float(detail["until"]) / 1000
+            since = None if detail.get("since") is None else float(detail["since"]) / 1000
+            step.wait = WaitRecord(detail["event"], detail["match"], detail["timeout"] / 1000, since)
         case "failed":  # the step, or the function before it came to the step
             error = ErrorInfo.from_dict(detail["error"])
             step.close(entry.at, detail["outcome"], error=error, retry_at=detail["retry_at"] / 1000)
             step.status = "retrying"
+        case "recorded" if "event" in detail:  # what it has waited for; no worker had a hand in it
+            step.status, step.bytes = COMPLETED, detail["bytes"]
+            step.wait = step.wait and replace(step.wait, found=detail["event"])
         case "recorded":
+            step.wait = step.wait and replace(step.wait, timed_out=True)
             ok = detail["outcome"] == "ok"
             final = ErrorInfo.from_dict(detail["error"]) if "error" in detail else None
             if (

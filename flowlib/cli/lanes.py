@@ -77,7 +77,7 @@ def _take(lane: Lane, entry: HistoryEntry) -> None:
             lane.turn(WAIT, entry.at)
         case "claimed":
             lane.turn(RUNNING, entry.at)
-        case "sleeping":
+        case "sleeping" | "waiting":
             lane.turn(SLEEP, entry.at)
         case "failed":
             lane.turn(BACKOFF, entry.at, FAILED if entry.detail["level"] == "step" else OK)

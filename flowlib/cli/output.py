@@ -17,14 +17,14 @@ from rich.console import Console
 from rich.text import Text
 
 from flowlib.codec import decode, jsonable
-from flowlib.model import Attempt, ErrorInfo, Memo, Run, StepRecord
+from flowlib.model import Attempt, ErrorInfo, Memo, Run, StepRecord, WaitRecord
 
 PIPED_WIDTH = 200  # where no terminal says how wide it is, nothing that matters is to be cut
 GAP, NARROWEST = "  ", 8  # between columns, and an elastic one of less is of no use
 
 STYLES = {
     "completed": "green", "failed": "red", "cancelled": "magenta", "running": "cyan", "retrying": "yellow",
-    "queued": "yellow", "sleeping": "blue", "ok": "green", "warn": "yellow", "fail": "red",
+    "queued": "yellow", "sleeping": "blue", "waiting": "blue", "ok": "green", "warn": "yellow", "fail": "red",
 }  # fmt: skip
 
 
@@ -115,9 +115,19 @@ def run_document(run: Run) -> dict[str, Any]:
 def step_document(step: StepRecord, memo: Memo | None) -> dict[str, Any]:
     return {
         "id": step.id, "kind": step.kind, "status": step.status, "until": iso(step.until), "bytes": step.bytes,
+        "wait": _wait_document(step.wait),
         "attempts": [_attempt_document(attempt) for attempt in step.attempts],
         "output": jsonable(decode(memo.value)) if memo is not None and memo.error is None else None,
         "error": error_document(memo.error) if memo is not None else None,
+    }  # fmt: skip
+
+
+def _wait_document(wait: WaitRecord | None) -> dict[str, Any] | None:
+    if wait is None:
+        return None
+    return {
+        "event": wait.event, "match": json.loads(wait.match), "since": iso(wait.since), "timeout": wait.timeout,
+        "found": wait.found, "timed_out": wait.timed_out,
     }  # fmt: skip
 
 

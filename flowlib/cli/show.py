@@ -12,7 +12,7 @@ from rich.text import Text
 
 from flowlib.codec import decode, jsonable
 from flowlib.journal import id_of
-from flowlib.model import ErrorInfo, HistoryEntry, Memo, Run, StepRecord
+from flowlib.model import ErrorInfo, HistoryEntry, Memo, Run, StepRecord, WaitRecord
 from flowlib.records import text, unpack_memo
 from flowlib.store import Store
 
@@ -114,11 +114,22 @@ class _Page:
             said = (step.status, STYLES.get(step.status, ""))
             slept = f"  until {clock(step.until)}" if step.until else ""
             self._print((step.id, "bold"), "  ", said, slept)
+            if step.wait is not None:
+                self._wait(step.wait)
             if step.kind == "run":
                 self._attempts(step)
+            if step.kind in ("run", "wait"):
                 memo = memos.get(step.id)
                 if memo is not None and memo.error is None:
                     self._print(("    → ", "dim"), self._cut(_json(decode(memo.value))))
+
+    def _wait(self, wait: WaitRecord) -> None:
+        asked = "" if wait.match == "{}" else f"  match {self._cut(wait.match)}"
+        since = "" if wait.since is None else f"  since {clock(wait.since)}"
+        came = "timed out" if wait.timed_out else "" if wait.found is None else f"found {wait.found}"
+        self._print(
+            ("  waits for  ", "dim"), f"{wait.event}{asked}{since}", f"  at most {took(wait.timeout)}  ", (came, "bold")
+        )
 
     def _attempts(self, step: StepRecord) -> None:
         for attempt in step.attempts:

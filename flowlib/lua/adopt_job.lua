@@ -1,5 +1,5 @@
 #!lua
---#include clock run metrics job queue claim
+--#include clock run metrics job queue wait claim
 -- adopt_job: a stock RQ worker has popped this job by its own means; give it a lease, so that only one reports (I2).
 -- KEYS   1 {P}:leases   and those of the libraries
 -- ARGV   1 P  2 R  3 worker  4 execution id  5 lease ms  6 job  7 execution id that we had, when the callback takes over

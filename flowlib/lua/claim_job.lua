@@ -1,5 +1,5 @@
 #!lua
---#include clock run metrics job queue claim
+--#include clock run metrics job queue wait claim
 -- claim_job: pop the first job that is due from the first queue that has one, and lease it: never in nobody's hands (I4).
 -- A job whose status is not `queued` was delivered twice; one that its run does not wait for is stale: both are dropped.
 -- KEYS   1 {P}:leases   and {R}:suspended {R}:queue:{q}, those of the libraries

@@ -97,13 +97,13 @@ QUEUE_WAIT = Family(
 QUEUE_JOBS = Family(
     "flow_queue_jobs",
     ("queue", "state"),
-    "Jobs: queued (due, waiting for a worker), running (on a worker), delayed (asleep or backing off).",
+    "Jobs: queued (due, waiting for a worker), running (on a worker), delayed (asleep, waiting for an event or backing off).",
 )
 QUEUE_LATENCY = Family(
     "flow_queue_latency_seconds", ("queue",), "How long the oldest job that is due has been waiting; 0 when none is."
 )
 RUNS_ACTIVE = Family(
-    "flow_runs_active", ("app", "function", "state"), "Unfinished runs: queued, running, sleeping or retrying."
+    "flow_runs_active", ("app", "function", "state"), "Unfinished runs: queued, running, sleeping, waiting or retrying."
 )
 OLDEST_ACTIVE = Family(
     "flow_run_oldest_active_seconds",

@@ -113,6 +113,13 @@ class Shop:
         )
         return run
 
+    def bill(self, id: str) -> str:
+        """A run that waits for its payment."""
+        self.app.send(Event("shop/bill.sent", {}, id=id))
+        run = self.run_of(id)
+        wait_until(lambda: self.app.runs.get(run).state == "waiting")
+        return run
+
     def run_of(self, event_id: str) -> str:
         wait_until(lambda: self.app.runs.of_event(event_id))
         return self.app.runs.of_event(event_id)[0]

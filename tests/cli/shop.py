@@ -45,6 +45,13 @@ def hold(event: Event[dict[str, str]], step: Step) -> None:
     step.run("hold", wait_at_gate)
 
 
+@app.function(on="shop/bill.sent", name="collect")
+def collect(event: Event[dict[str, str]], step: Step) -> bool:
+    paid = step.wait_for_event("payment", "shop/bill.paid", match={"bill": event.id}, timeout=60, since=event.ts)
+    step.wait_for_event("thanks", "shop/thanks", timeout=0)
+    return paid is not None
+
+
 def charge(order: Order) -> str:
     tries[order.id] += 1
     log.info("charging %s", order.id)

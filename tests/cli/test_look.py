@@ -9,6 +9,8 @@ from datetime import datetime
 
 import pytest
 
+from flowlib import Event
+from flowlib.testing import check_invariants
 from tests.cli import shop
 from tests.cli.conftest import Flow, Said, Shop, wait_until
 
@@ -148,6 +150,34 @@ def row(said: Said, step: str) -> str:
     return next(line for line in said.out.splitlines() if line.startswith(f"{step} "))
 
 
+def test_show_tells_what_a_run_waits_for_and_what_has_come(flow: Flow, at_work: Shop) -> None:
+    """BEHAVIOURS 61."""
+    run = at_work.bill("bill-1")
+    assert [line["id"] for line in flow("runs", "--json", "--status", "waiting").document] == [run]
+    said = flow("show", run).out
+    assert re.search(r"^payment  waiting  until \S+$", said, re.MULTILINE), said
+    assert re.search(
+        r'^  waits for  shop/bill.paid  match {"bill": "bill-1"}  since \S+  at most 1m 0s', said, re.MULTILINE
+    )
+    at_work.app.send(Event("shop/bill.paid", {"bill": "bill-1", "by": "Ada"}, id="payment-1"))
+    wait_until(lambda: at_work.app.runs.get(run).finished)
+    said = flow("show", run).out
+    assert "at most 1m 0s  found payment-1" in said
+    assert '"data": {"bill": "bill-1", "by": "Ada"}' in said
+    assert "shop/thanks  at most 0 ms  timed out" in said
+    payment, thanks = flow("show", "--json", run).document["steps"]
+    assert (payment["wait"]["match"], payment["wait"]["found"]) == ({"bill": "bill-1"}, "payment-1")
+    assert (thanks["wait"]["event"], thanks["wait"]["timed_out"]) == ("shop/thanks", True)
+
+
+def test_cancel_ends_a_run_that_waits(flow: Flow, at_work: Shop) -> None:
+    """BEHAVIOURS 98."""
+    run = at_work.bill("bill-1")
+    assert flow("cancel", run).code == 0
+    assert check_invariants(at_work.app.store) == []
+    assert "payment  cancelled" in flow("show", run).out
+
+
 # -- logs --------------------------------------------------------------------------------------------------------------
 
 
@@ -228,11 +258,12 @@ def test_cancel_as_json(flow: Flow, at_work: Shop) -> None:
 def test_functions_are_those_that_workers_have_declared(flow: Flow, at_work: Shop) -> None:
     lines = flow("functions").out.splitlines()
     assert [line.split()[:4] for line in lines[1:]] == [
+        ["shop/collect", "shop/bill.sent", "flow", "3"],
         ["shop/fulfil", "shop/order.placed", "flow", "3"],
         ["shop/hold-the-door", "shop/opened", "flow", "3"],
     ]
     described = flow("functions", "--app", "shop", "--json").document
-    assert [function["name"] for function in described] == ["fulfil", "hold-the-door"]
+    assert [function["name"] for function in described] == ["collect", "fulfil", "hold-the-door"]
     assert flow("functions", "--app", "other", "--json").document == []
 
 

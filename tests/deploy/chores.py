@@ -36,6 +36,7 @@ async def double(number: int) -> int:
 def every(event: Event[dict[str, Any]], step: Step) -> int:
     number = step.run("flaky", flaky, step)
     step.sleep("nap", 0.01)
+    step.wait_for_event("news", "chores.news", timeout=0.01, since=event.ts)
     try:
         step.run("hopeless", hopeless)
     except StepFailed:

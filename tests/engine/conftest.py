@@ -13,7 +13,7 @@ from flowlib.codec import encode
 from flowlib.journal import ENTRY, RUN, SLEEP
 from flowlib.model import ErrorInfo, HistoryEntry, Memo
 from flowlib.outcome import make_job, of_entry, of_memo
-from flowlib.records import Claim, End, JobSpec, Lease, pack_memo
+from flowlib.records import Claim, Dispatched, End, JobSpec, Lease, pack_memo
 from flowlib.runs import Runs
 from flowlib.store import Store
 from flowlib.testing import Stored, check_invariants
@@ -53,7 +53,8 @@ class Desk:
         job = make_job("desk", "errand", run, LOCATION, ENTRY, RUN, None, "flow")
         event = (event_id, "go", encode({}, where="data"), 0)
         start = self.store.start(self.function, run, event, LOCATION, job)
-        return self.store.send_all([self.store.dispatch_events("desk", [("0-1", "go", [start])])])[0][0]
+        told: Dispatched = ("0-1", "go", [start], "go", event_id, {}, b"")
+        return self.store.send_all([self.store.dispatch_events("desk", [told])])[0][0]
 
     def claim(self, worker: str = "anna", lease_ms: int = 60_000) -> Claim:
         claim = self.store.claim_job(worker, f"exec-{next(self._numbers)}", lease_ms, "desk", ["flow"])
@@ -69,10 +70,10 @@ class Desk:
         assert self.push(lease, step, recorded="") == "queued"
         return self.claim(worker, lease_ms).lease
 
-    def commit(self, lease: Lease, value: Any = 1, step: str = "a", *, seconds: float = 0.01) -> str:
+    def commit(self, lease: Lease, value: Any = 1, step: str = "a", *, seconds: float | None = 0.01) -> str:
         return self.verdict_on(self.committing(lease, value, step, seconds=seconds))
 
-    def committing(self, lease: Lease, value: Any = 1, step: str = "a", *, seconds: float = 0.01) -> Packed:
+    def committing(self, lease: Lease, value: Any = 1, step: str = "a", *, seconds: float | None = 0.01) -> Packed:
         memo = pack_memo(Memo(encode(value, where="value")))
         return self.store.commit_step(
             lease, self.job(lease), f"1:{step}", memo, ENDED, total=len(memo), attempt=1, outcome="ok", seconds=seconds,

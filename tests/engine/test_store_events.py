@@ -62,8 +62,8 @@ def test_an_event_whose_runs_have_started_and_that_is_not_settled_starts_nothing
     dead, heir = dispatcher(desk, "dead"), dispatcher(desk, "heir")
     send(desk, "one")
     ((entry, fields),) = dead.fresh()
-    _, label, starts = dead._runs_of(entry.decode(), fields)
-    (((_, run),),) = desk.store.send_all([desk.store.dispatch_events("desk", [("0-1", label, starts)])])
+    told = ("0-1", *dead._told(entry.decode(), fields)[1:])
+    (((_, run),),) = desk.store.send_all([desk.store.dispatch_events("desk", [told])])
     assert heir.dispatch(heir.abandoned()) == []
     assert [each.id for each in desk.runs.list()] == [run.decode()]
     assert counted(desk) == {"runs_started|errand||": 1, "events_received|||go": 1}

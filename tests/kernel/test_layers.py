@@ -36,7 +36,7 @@ LAYERS = """
     keys cluster
     board capture deadline loop
     step timeline
-    journal
+    journal wait
     server function retry schedule codec shape hints scalar model ulid errors
 """
 RANK = {name: rank for rank, line in enumerate(LAYERS.strip().splitlines()) for name in line.split()}

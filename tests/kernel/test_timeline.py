@@ -115,6 +115,25 @@ def test_a_sleep_says_until_when(history: Writer) -> None:
     assert history.steps()[0].status == "completed"
 
 
+def test_a_wait_says_for_what_and_what_came(history: Writer) -> None:
+    """BEHAVIOURS 61. A worker that has looked at an event that was not the one made no attempt."""
+    asked = {"event": "it", "match": '{"a": 1}', "timeout": 60_000.0, "since": 4_000_000.0, "until": 5_000_000.0}
+    for key in ("1:a", "1:b", "1:c"):
+        history.write("waiting", key, kind="wait", job="j", queue="flow", **asked)
+        history.write("queued", key, job="j", queue="flow", woken=True)
+        history.claimed(key)
+    history.recorded("1:b", 1)
+    history.write("waiting", "1:c", kind="wait", job="j", queue="flow", **asked)
+    history.write("recorded", "1:c", outcome="ok", bytes=9, kind="wait", event="e")
+    history.write("queued", "1:c", job="j", queue="flow", woken=True)
+    history.claimed("1:c")
+    waits = [step.wait for step in history.steps() if step.wait is not None]
+    assert [(wait.event, wait.match, wait.timeout, wait.since) for wait in waits] == [("it", '{"a": 1}', 60, 4000)] * 3
+    assert [(wait.found, wait.timed_out) for wait in waits] == [(None, False), (None, True), ("e", False)]
+    assert [step.status for step in history.steps()] == ["running", "completed", "completed"]
+    assert [len(step.attempts) for step in history.steps()] == [1, 1, 0]
+
+
 def test_an_error_after_a_recorded_step_changes_nothing_of_that_step(history: Writer) -> None:
     """Behaviour 32: attempts of the function are not the step's."""
     history.claimed("1:a")

@@ -56,6 +56,9 @@ def import_contacts(event: Event[Upload], step: Step) -> int:
     since: timedelta = step.now() - datetime(2027, 1, 1, tzinfo=UTC)
     token: str = step.uuid().hex
     half: bool = step.random() < 0.5
+    found: Event[Upload] | None = step.wait_for_event("more", uploaded, match={"key": "k"}, timeout=60, since=event.ts)
+    named: Event[Any] | None = step.wait_for_event("named", "plain.name", when=lambda each: bool(each.data))
+    step.log.info("%s", [found and found.data.user_email, named])
     told: str = step.send_event("tell", uploaded(event.data))
     all_told: list[str] = step.send_event("tell all", [uploaded(event.data), renamed("x")])
     step.log.info("%s", [since, token, half, told, all_told])
@@ -80,6 +83,9 @@ async def import_contacts_async(event: Event[Upload], step: AsyncStep) -> list[s
     all_told: list[str] = await step.send_event("tell all", [uploaded(event.data)])
     step.log.info("%s", [step.now().isoformat(), step.uuid().hex, step.random(), told, all_told])
     await step.sleep_until("opening", datetime(2027, 1, 1, tzinfo=UTC))
+    found: Event[Upload] | None = await step.wait_for_event("again", uploaded, when=lambda each: each.data.key == "k")
+    named: Event[Any] | None = await step.wait_for_event("named", "plain.name", timeout=timedelta(days=2))
+    step.log.info("%s", [found and found.data.user_email, named])
     return [*check.errors, *rows, str(total)]
 
 

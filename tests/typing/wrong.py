@@ -54,6 +54,14 @@ def import_contacts(event: Event[Upload], step: Step) -> int:
     step.sleep(3600)  # error
     step.sleep_until("nap", 3600.0)  # error
     step.sleep_until(datetime(2027, 1, 1))  # error
+    step.wait_for_event("more", uploaded, timeout="1h")  # error
+    step.wait_for_event("more", uploaded, match="key")  # error
+    step.wait_for_event("more", uploaded, since=3600)  # error
+    step.wait_for_event("more", uploaded, when=lambda each: each.data.id == 1)  # error
+    step.wait_for_event(uploaded)  # error
+    step.wait_for_event("more", uploaded).data  # error
+    order: Event[Order] | None = step.wait_for_event("order", uploaded)  # error
+    step.log.info("%s", order)
     event.data.id  # error
     event.data = Upload("x")  # error
     return len(rows) + len(total)

@@ -1,5 +1,5 @@
 -- Taking a job that is due: shared by claim_job (from a queue) and adopt_job (one that a stock RQ worker has popped).
--- KEYS   those of lib/run.lua, lib/job.lua and lib/queue.lua, {P}:memo:{run}
+-- KEYS   those of lib/run.lua, lib/job.lua, lib/queue.lua and lib/wait.lua
 
 -- A job and its run, as stored: {id, fields, the run's fields by name, those as Redis gives them}
 local function look_at(job)
@@ -39,6 +39,7 @@ local function take_job(seen, worker, exec, lease_ms)
     if seen.lease then drop_lease(job, queue, seen.worker, seen.lease) end -- whoever had it, has it no more
     redis.call('ZADD', P .. ':leases', NOW + lease_ms, lease)
     redis.call('HSET', key, started_fields(worker, exec, lease))
+    if seen.kind == 'wait' then forget_wait(r.app, job) end -- its time is over: from now on no event decides
     if r.due ~= '' then redis.call('HSET', run_key(run), 'due', '') end
     set_state(run, r.app, r['function'], r.state, 'running')
     note(run, 'claimed', seen.step, seen.attempt, worker,

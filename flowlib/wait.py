@@ -1,0 +1,174 @@
+"""What a job waits for before its run goes on: a time, or an event that is told by its name and the fields of its data.
+
+Waits are found by a *digest*: of the names of the fields by which they are matched, and of the values there. Values are
+compared in their readable form, so that a UUID that came as JSON is the same UUID; 1, 1.0, True and "1" are not the same.
+
+Pure: no Redis, no RQ, no clock, no randomness.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from functools import lru_cache
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
+
+from .codec import decode, encode, jsonable
+from .errors import LONGEST_WAIT, ConfigError, PayloadError
+from .function import check_event_name
+from .hints import field_hints
+from .model import Event, EventType
+from .shape import fields_of, rebuild
+
+LONGEST_SLEEP = timedelta(seconds=LONGEST_WAIT)
+ABSENT = ""  # instead of a digest: the event has not all of the fields
+
+
+class Due:
+    """When a sleep ends: after a delay, counted by the server from the moment it is recorded, or at a fixed time."""
+
+    __slots__ = ("delay_ms", "until_ms")
+
+    def __init__(self, *, delay_ms: float | None = None, until_ms: float | None = None) -> None:
+        self.delay_ms = delay_ms
+        self.until_ms = until_ms
+
+
+class Wait(Due):
+    """For an event, as long as the delay at most; `match` is for people, and `since_ms` from when on it looks back.
+
+    One with `when` is registered by its fields like any other. An event that fits these wakes the run, and its function
+    is asked; nothing is lost meanwhile, because it then looks at all that have come since it looked the last time.
+    """
+
+    __slots__ = ("digest", "fields", "match", "name", "since_ms", "type", "when")
+
+    def __init__(
+        self,
+        event: str | EventType[Any],
+        match: Mapping[str, Any],
+        delay_ms: float,
+        since_ms: int | None,
+        when: Callable[[Event[Any]], object] | None = None,
+    ) -> None:
+        super().__init__(delay_ms=delay_ms)
+        self.name = event if isinstance(event, str) else event.name
+        self.type: Any = Any if isinstance(event, str) else event.type
+        self.fields = json.dumps(sorted(match))
+        self.digest = _digest(self.fields, [match[path] for path in sorted(match)])
+        self.match = json.dumps(jsonable(match), ensure_ascii=False)
+        self.since_ms = since_ms
+        self.when = when
+
+    def takes(self, step_id: str, stored: Mapping[str, Any]) -> bool:
+        """Is that the event? One that is of another type is not, to one that asks. Raises what `when` raises."""
+        if digest_in(self.fields, stored["data"]) != self.digest:
+            return False
+        if self.when is None:
+            return True
+        try:
+            event = self.event(step_id, stored)
+        except PayloadError:
+            return False
+        return event is not None and bool(self.when(event))
+
+    def event(self, step_id: str, stored: Mapping[str, Any] | None) -> Event[Any] | None:
+        """What the function is given. Raises PayloadError for data that does not fit the event's type."""
+        if stored is None:
+            return None
+        where = f"step {step_id!r}: event {stored['id']!r}: data"
+        return Event(stored["name"], rebuild(stored["data"], self.type, where), stored["id"], stored["ts"])
+
+
+def after(step_id: str, what: str, duration: timedelta | float) -> timedelta:
+    """As it was given, if it is one and not too long. Raises ConfigError."""
+    if not isinstance(duration, timedelta):
+        try:
+            duration = timedelta(seconds=duration)
+        except (TypeError, ValueError, OverflowError):
+            raise ConfigError(
+                f"step {step_id!r}: {what} takes a timedelta or seconds, at most 366 days, got {duration!r}"
+            ) from None
+    if duration > LONGEST_SLEEP:
+        raise ConfigError(f"step {step_id!r}: {duration} is too long a {what}: at most 366 days")
+    return duration
+
+
+def make_wait(
+    step_id: str,
+    event: str | EventType[Any],
+    match: Mapping[str, Any] | None,
+    timeout: timedelta | float | None,
+    since: datetime | None,
+    when: Callable[[Event[Any]], object] | None = None,
+) -> Wait:
+    """What the user asked for. Raises ConfigError, and PayloadError for a value that no event can have."""
+    where = f"step {step_id!r}"
+    if not isinstance(event, str | EventType):
+        raise ConfigError(f"{where}: wait_for_event takes an EventType or an event's name, got {event!r}")
+    try:
+        check_event_name(event if isinstance(event, str) else event.name)
+    except PayloadError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    if match is not None and not (isinstance(match, Mapping) and all(isinstance(path, str) for path in match)):
+        raise ConfigError(f"{where}: match takes a dict of fields and their values, got {match!r}")
+    if since is not None and (not isinstance(since, datetime) or since.tzinfo is None):
+        raise ConfigError(f"{where}: since takes an aware datetime (with a tzinfo), got {since!r}")
+    if when is not None and not callable(when):
+        raise ConfigError(f"{where}: when takes a function of the event, got {when!r}")
+    kind = Any if isinstance(event, str) else event.type
+    for path in match or {}:
+        _check_field(where, kind, path)
+    values = {path: decode(encode(value, where=f"{where}: match.{path}")) for path, value in (match or {}).items()}
+    delay = LONGEST_SLEEP if timeout is None else after(step_id, "timeout", timeout)
+    since_ms = None if since is None else int(since.timestamp() * 1000)
+    return Wait(event, values, max(0.0, delay.total_seconds() * 1000), since_ms, when)
+
+
+def digest_in(fields: str, data: Any) -> str:
+    """The digest of an event's data by these fields, or ABSENT."""
+    values = []
+    for path in _paths(fields):
+        value = data
+        for name in path.split("."):
+            if not isinstance(value, dict) or name not in value:
+                return ABSENT
+            value = value[name]
+        values.append(value)
+    return _digest(fields, values)
+
+
+@lru_cache(maxsize=1000)
+def _paths(fields: str) -> tuple[str, ...]:
+    return tuple(json.loads(fields))
+
+
+def _digest(fields: str, values: list[Any]) -> str:
+    told = json.dumps([fields, jsonable(values)], sort_keys=True)
+    return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
+
+
+def _check_field(where: str, kind: Any, path: str) -> None:
+    """As far as the type says what fields there are."""
+    for name in path.split("."):
+        kind = _plain(kind)
+        known = fields_of(kind)
+        if known is None:
+            return
+        if name not in known:
+            holder = getattr(get_origin(kind) or kind, "__name__", kind)
+            raise ConfigError(
+                f"{where}: match: {holder} has no field {name!r} of {path!r}: it has {', '.join(sorted(known))}"
+            )
+        kind = field_hints(get_origin(kind) or kind, get_args(kind)).get(name, Any)
+
+
+def _plain(kind: Any) -> Any:
+    """X of `X | None`."""
+    if get_origin(kind) in (Union, UnionType):
+        others = [arg for arg in get_args(kind) if arg is not NoneType]
+        return others[0] if len(others) == 1 else Any
+    return kind
