@@ -18,7 +18,7 @@ app = App("mixture", retries=3, backoff=0.05)
 PATIENT = Limits(losses=50)  # the storm kills at random: nobody is to conclude that it was the step's fault
 
 KINDS = ("short", "flaky", "sleepy", "compensating", "async")
-STORMY_KINDS = (*KINDS, "prompt", "prompt", "prompt", "crossing", "long", "deciding", "telling")
+STORMY_KINDS = (*KINDS, "prompt", "prompt", "prompt", "crossing", "long", "deciding", "telling", "asking")
 ASIDE = "aside"  # a queue beside the default one
 
 
@@ -144,6 +144,25 @@ def telling(event: Event[dict[str, Any]], step: Step) -> int:
 
 @app.function(on="told", limits=PATIENT)
 def told(event: Event[dict[str, Any]], step: Step) -> int:
+    return step.run("a", work_promptly, step, "a", 3)
+
+
+@app.function(on="asking", limits=PATIENT)
+def asking(event: Event[dict[str, Any]], step: Step) -> int:
+    """4, if it hears the answer, that may come before it listens."""
+    number = step.run("a", work_promptly, step, "a", 0)
+    asked = Event("asked", {"run": step.run_id, "pause": step.random() / 10}, id=f"{step.run_id}:asked")
+    step.send_event("ask", asked)
+    number = step.run("b", work, step, "b", number)
+    answer = step.wait_for_event("answer", "answered", match={"run": step.run_id}, timeout=600, since=event.ts)
+    number = step.run("c", work_promptly, step, "c", number)
+    return number if answer is None else step.run("d", work_promptly, step, "d", number)
+
+
+@app.function(on="asked", limits=PATIENT)
+def asked(event: Event[dict[str, Any]], step: Step) -> int:
+    step.sleep("think", event.data["pause"])
+    step.send_event("answer", Event("answered", {"run": event.data["run"]}))
     return step.run("a", work_promptly, step, "a", 3)
 
 

@@ -269,7 +269,7 @@ class Storm:
         if self.forgotten:  # a producer that cannot trust its server sends again
             self.app.send([_event(event) for event in self.events])
         deadline = time.monotonic() + SETTLING
-        expected = len(self.events) + sum(_event(event).name == "telling" for event in self.events)
+        expected = len(self.events) + sum(_event(event).name in ("telling", "asking") for event in self.events)
         while time.monotonic() < deadline and self._ended() < expected:
             self._tend()
             time.sleep(0.1)
