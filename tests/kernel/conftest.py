@@ -9,6 +9,6 @@ from __future__ import annotations
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("anew", settings.get_profile("unhurried"), max_examples=1000)
+settings.register_profile("anew", settings.get_profile("unhurried"), max_examples=200)
 settings.register_profile("unhurried", settings.get_profile("unhurried"), derandomize=True, database=None)
 settings.load_profile("unhurried")
