@@ -108,7 +108,8 @@ class Verdict:
         for kill in self.storm.kills:
             for body in [line for line, end in bodies[kill.pid] if line.at <= kill.at < end]:
                 later = [line.at - kill.at for line in starts[body.run, body.step] if line.at > kill.at]
-                took[kill.kind] += [min(later)] if later else []
+                if later:
+                    took[kill.kind].append(min(later))
         for kind, waits in sorted(took.items()):
             p50, p99 = (quantiles([*waits, *waits], n=100, method="inclusive")[q] for q in (49, 98))
             yield (
