@@ -217,9 +217,13 @@ class Frame:
         self.guard(step_id)
         journal = self.job.journal
         op = journal.ask(kind, step_id, "" if target is None else _name_of(target))
+        place = journal.place(op)
+        if place is Place.KNOWN and op.key != journal.mine:
+            return StepCall(
+                self, op, target, options
+            )  # most calls of a replay: with no body there is nothing to settle
         own = NO_OPTIONS if target is None else options_of(target)
         settled = self._fn.options if options is own is NO_OPTIONS else options.over(own).over(self._fn.options)
-        place = journal.place(op)
         if place is Place.NEXT:
             self._go_to(op, settled, due)
         elif place is Place.MINE and isinstance(due, Wait) and due.when is not None and not self._given_up:

@@ -90,7 +90,8 @@ class HeldJob:
             if spec is None or self.lost:
                 return "placed"
             age_ms = 1000 * (time.monotonic() - self._began)
-            place = partial(store.place_job, self.lease, self._at, self._after, self._end, spec, losses=self.losses)
+            after = self._after if self._sure else self._last  # a coroutine beside the body may have asked for a value
+            place = partial(store.place_job, self.lease, self._at, after, self._end, spec, losses=self.losses)
             verdict = place(age_ms=age_ms)
             if verdict == "unrecorded" and self._sent:  # the body may take long: let Redis have them now
                 store.wire.call_all(self._sent[:])
@@ -290,9 +291,7 @@ class HeldJob:
 
     def _report(self, transition: Callable[[], str]) -> str:
         verdict = self._reach(transition)
-        if (
-            verdict == "unrecorded" and self._sent
-        ):  # they were lost on the way, or a replica took over that has not got them
+        if verdict == "unrecorded" and self._sent:  # lost on the way, or a replica took over that has not got them
             self._reach(lambda: self.store.wire.call_all(self._sent))
             verdict = self._reach(transition)
         if verdict in ("fenced", "unrecorded"):
