@@ -154,6 +154,20 @@ def test_a_step_that_takes_a_moment_has_what_came_before_it_recorded(hand: Hand)
     assert hand.outputs == all_of(4)
 
 
+def test_a_value_asked_for_beside_a_body_is_recorded_before_its_step_is_tried_again(hand: Hand) -> None:
+    """I9: a coroutine beside the body's may ask for one; a verdict that does not speak of it is none on it."""
+    desk, journal = hand.desk, hand.job.journal
+    hand.job.keep_value(journal.next_value("uuid"), Memo(encode("first", where="value")))  # from here on it may be told
+    hand.job.settle()
+    op = journal.ask(RUN, "bad", "target")
+    hand.job.go_on(op, DEFAULTS, "flow")
+    desk.store.client.script_flush()
+    hand.job.keep_value(journal.next_value("uuid"), Memo(encode("second", where="value")))
+    hand.job.retry_step(op, ERROR, 60.0, "retry", SHORT)
+    assert desk.store.client.hexists(desk.store.keys.memo(hand.run), "=uuid:2")
+    assert desk.faults() == []
+
+
 def test_one_who_has_lost_the_lease_is_told_so_and_has_recorded_nothing_since(hand: Hand) -> None:
     """I2."""
     hand.desk.store.client.delete(hand.desk.store.keys.leases)
