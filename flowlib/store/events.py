@@ -1,0 +1,63 @@
+"""Transitions of events, schedules and what they start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import redis
+
+from flowlib.function import Function
+from flowlib.records import Dispatched, JobSpec, Start, text
+from flowlib.wire import Packed, explain
+
+from .link import Link, for_lua
+
+Sent = tuple[str, str, bytes, int]  # an event: its id, name, data, and ts in ms or 0
+
+
+class EventStore(Link):
+    def send_events(self, events: Sequence[Sent]) -> None:
+        """Append them to the stream: all of them, or none."""
+        try:
+            self._call("send_events", *(part for event in events for part in event), key=self.keys.events)
+        except redis.RedisError as error:
+            raise explain(error, self.url) from None
+
+    def join_events(self, app: str) -> bool:
+        return bool(self._call("join_events", app, key=self.keys.events))
+
+    def dispatch_events(self, app: str, events: Sequence[Dispatched]) -> Packed:
+        """Start what these events trigger, wake what waits for them, and settle them; packed, for many go in one round trip.
+
+        Replies [1 or 0, run id] for each run, [2, id in the stream, name, fields…] for an event that is to come again.
+        """
+        return self._pack("dispatch_events", app, for_lua(tuple(events)), key=self.keys.events)
+
+    def start(self, fn: Function, run: str, event: tuple[str, str, bytes, int], location: str, spec: JobSpec) -> Start:
+        """How an event, (id, name, data, ts in ms), starts a run."""
+        window, retention = int(fn.idempotency.total_seconds() * 1000), int(fn.retention.total_seconds())
+        event_id, name, data, ts = event
+        return (fn.name, event_id, name, ts, data, run, window, retention, location, spec.args())
+
+    def plan_ticks(
+        self, app: str, worker: str, schedules: Iterable[str], starting: bool
+    ) -> tuple[float, dict[str, str]]:
+        """The time in ms, and what is known of each schedule, FUNCTION|EXPRESSION ZONE, under the fields of the hash."""
+        now, pairs = self._call("plan_ticks", worker, int(starting), *schedules, key=self.keys.cron(app))
+        return float(now), dict(zip(map(text, pairs[::2]), map(text, pairs[1::2]), strict=True))
+
+    def start_ticks(self, app: str, decisions: Sequence[tuple[Any, ...]]) -> Packed:
+        """Decisions as the script takes them; the reply has for each the run that it has started, or b''."""
+        return self._pack("start_ticks", app, for_lua(tuple(decisions)), key=self.keys.cron(app))
+
+    def pause_cron(self, app: str, function: str, paused: bool) -> bool:
+        """Whether that has changed anything."""
+        key, field = self.keys.cron(app), f"paused|{function}"
+        return bool(self.client.hset(key, field, 1) if paused else self.client.hdel(key, field))
+
+    def find_events(self, name: str, after: str, at_most: int = 1000) -> tuple[str, bool, list[tuple[str, Any]]]:
+        """Events of that name among the next so many in the stream, the last that was looked at, and may there be more?"""
+        looked, more, *found = self._call("find_events", name, after, at_most, key=self.keys.events)
+        entries = [(id.decode(), dict(zip(flat[::2], flat[1::2], strict=True))) for id, flat in found]
+        return looked.decode(), bool(more), entries

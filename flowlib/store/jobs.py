@@ -1,0 +1,193 @@
+"""Transitions of a job's life, from its claim to the end of its run: whoever calls most of them holds a lease."""
+
+from __future__ import annotations
+
+import secrets
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import msgpack
+
+from flowlib.model import ErrorInfo
+from flowlib.records import Claim, End, JobSpec, Lease, read_claim, text, told
+from flowlib.wire import Packed
+
+from .events import Sent
+from .link import Link, for_lua
+
+MOST_LABELS = 1000  # that a process remembers
+STEP_EDGES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, "+Inf")
+
+
+class JobStore(Link):
+    def claim_job(
+        self,
+        worker: str,
+        exec: str,
+        lease_ms: int,
+        app: str,
+        queues: Iterable[str],
+        *,
+        alone: bool = True,
+        rq_jobs: bool = False,
+    ) -> Claim | str:
+        """A job, or why there is none: `idle`, `suspended` or `foreign`; with `rq_jobs` also `ordinary`: such a job is first.
+
+        `alone`: nothing else runs on this worker.
+        """
+        reply = self._call("claim_job", worker, exec, lease_ms, app, int(alone), int(rq_jobs), *queues)
+        return reply.decode() if isinstance(reply, bytes) else read_claim(reply, worker, exec)
+
+    def adopt_job(self, worker: str, exec: str, lease_ms: int, job: str, held: str = "") -> Claim | str:
+        """The lease of a job that a stock RQ worker has popped, or why not: `unknown`, `stale` or `leased`."""
+        reply = self._call("adopt_job", worker, exec, lease_ms, job, held)
+        return reply.decode() if isinstance(reply, bytes) else read_claim(reply, worker, exec)
+
+    def commit_step(
+        self,
+        lease: Lease,
+        job: str,
+        step: str,
+        memo: bytes,
+        ended: End,
+        *,
+        total: int,
+        attempt: int,
+        outcome: str,
+        seconds: float | None,
+        label: str,
+        lines: bytes,
+        error: ErrorInfo | None = None,
+        after: str = "",
+        events: Sequence[Sent] = (),
+        left: End | None = None,
+        spec: JobSpec | None = None,
+    ) -> Packed:
+        """To be told: on its way before the function goes on (I9). Its verdict, for who wants one, is `recorded`,
+        `suspended`, `fenced`, or `unrecorded`: the step `after` which it comes is not, so this one is not either.
+
+        `job` is the run's, as far as Redis knows; `spec` that of the step if it has none yet, and `left` then how the other
+        one ends. `events` go into the stream with the memo, or not at all. `total` is the bytes of all memos; `seconds`
+        is None for what has no body: a sleep.
+        """
+        detail: dict[str, Any] = {"bytes": len(memo), "outcome": outcome, "seconds": seconds}
+        if error is not None:
+            detail["error"] = error.as_dict()
+        fresh: tuple[Any, ...] = ()
+        if spec is not None and left is not None:
+            detail["kind"] = spec.kind
+            fresh = (*left, 1000 * (seconds or 0), spec.args())
+        entry = told("recorded", step, attempt, lease.worker, detail)
+        metrics = None if seconds is None else self._step_metrics(lease, outcome, label, seconds)
+        rest = (step, memo, total, entry, lines, *ended, job, metrics, after, tuple(events) or None, *fresh)
+        return self._pack_held("commit_step", lease, for_lua(rest))
+
+    def note_value(self, lease: Lease, key: str, memo: bytes, total: int, after: str) -> Packed:
+        """As commit_step, of a value that has no job; never `suspended`."""
+        return self._pack_held("note_value", lease, key, memo, total, after)
+
+    def place_job(
+        self, lease: Lease, job: str, recorded: str, left: End, spec: JobSpec, *, age_ms: float, losses: int
+    ) -> str:
+        """`placed`, `fenced` or `unrecorded`. `left` is how `job` ends, the run's so far; the new one began `age_ms` ago."""
+        entry = told("claimed", spec.step, 1, lease.worker, {"kind": spec.kind, "queue": spec.queue, "in_place": True})
+        return self._call_held("place_job", lease, job, recorded, *left, f"{age_ms:.3f}", losses, entry, *spec.args())
+
+    def chain_job(
+        self,
+        lease: Lease,
+        job: str,
+        recorded: str,
+        ended: End,
+        spec: JobSpec,
+        *,
+        sleep_ms: str = "",
+        until_ms: str = "",
+        lines: bytes = b"",
+        wait: tuple[Any, ...] = (),
+    ) -> str:
+        """`queued`, `scheduled`, `fenced`, `unrecorded` or `behind`; a sleep is for some ms, or until a time in ms.
+
+        So is a `wait`, as the script takes it."""
+        mode = "wait" if wait else "sleep" if sleep_ms or until_ms else "push"
+        more = [for_lua(wait)] if wait else []
+        return self._call_held(
+            "chain_job", lease, job, recorded, *ended, mode, sleep_ms, until_ms, lines, *spec.args(), *more
+        )
+
+    def fail_attempt(
+        self,
+        lease: Lease,
+        job: str,
+        step: str,
+        error: ErrorInfo,
+        *,
+        level: str,
+        attempt: int,
+        delay_ms: int,
+        outcome: str,
+        seconds: float,
+        label: str,
+        lines: bytes,
+        recorded: str = "",
+    ) -> str:
+        """`retrying`, `fenced` or `unrecorded`. `level` is `step`, or `function` for an error between steps."""
+        packed = msgpack.packb(error.as_dict(), unicode_errors="surrogatepass")
+        metrics = self._step_metrics(lease, outcome, label, seconds) if level == "step" else ()
+        failure = (job, level, attempt, delay_ms, packed, outcome, f"{seconds:.6f}")
+        return self._call_held("fail_attempt", lease, *failure, lines, step, recorded, *metrics)
+
+    def finish_run(
+        self,
+        lease: Lease,
+        job: str,
+        recorded: str,
+        ended: End,
+        status: str,
+        *,
+        result: bytes = b"",
+        error: ErrorInfo | None = None,
+        lines: bytes = b"",
+    ) -> Packed:
+        """To be posted; the verdict is `finished`, `fenced` or `unrecorded`."""
+        packed = b"" if error is None else msgpack.packb(error.as_dict(), unicode_errors="surrogatepass")
+        return self._pack_held("finish_run", lease, job, recorded, *ended, status, result, packed, lines)
+
+    def release_job(self, lease: Lease, reason: str, *, job: str = "", delay_ms: int = 0, lines: bytes = b"") -> str:
+        """Of `job`, if the run is further than what was claimed."""
+        return self._call_held("release_job", lease, job or lease.job, delay_ms, reason, lines)
+
+    def cancel_run(self, run: str, reason: str) -> tuple[str, ...]:
+        """('unknown',), ('ended', status) or ('cancelled', job, worker that runs it or '')."""
+        return tuple(part.decode() for part in self._call("cancel_run", run, reason, secrets.token_hex(8)))
+
+    def show_job(self, lease: Lease, job: str) -> None:
+        """List a job that has been running for a moment where RQ's tools look."""
+        self._call("show_job", lease.worker, lease.name, lease.exec, job, lease.queue)
+
+    @cached_property
+    def _labels(self) -> dict[tuple[str, str, str], str]:
+        return {}
+
+    @cached_property
+    def _step_fields(self) -> dict[tuple[tuple[str, str, str], str, int], tuple[str, str]]:
+        return {}
+
+    def _step_metrics(self, lease: Lease, outcome: str, label: str, seconds: float) -> tuple[Any, ...]:
+        asked = (lease.app, lease.function, label)
+        edge = bisect_left(STEP_EDGES, seconds, hi=len(STEP_EDGES) - 1)
+        fields = self._step_fields.get((asked, outcome, edge))
+        if fields is None:
+            if len(self._step_fields) >= MOST_LABELS:  # step ids may be made of data: no two alike, for months
+                self._labels.clear()
+                self._step_fields.clear()
+            named = self._labels.get(asked)
+            if named is None:
+                reply = self._call("name_label", *asked, key=self.keys.metrics(lease.app))
+                named = self._labels[asked] = text(reply)
+            bucket = f"{outcome}:{STEP_EDGES[edge]}"
+            fields = f"attempts|{lease.function}|{bucket}|{named}", f"step_seconds|{lease.function}|sum|{named}"
+            self._step_fields[asked, outcome, edge] = fields
+        return (*fields, round(seconds * 1_000_000))
