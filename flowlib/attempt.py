@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from .codec import annotation_of, decode
 from .deadline import BodyStopped, Deadline
 from .errors import Interrupt, StepFailed
 from .journal import Op
-from .model import Memo
+from .model import ErrorInfo, Memo
 from .retry import Options
 
 body: ContextVar[StepCall | None] = ContextVar("flow_body", default=None)  # the call whose body runs in this context
@@ -42,6 +42,39 @@ class Surroundings(Protocol):
 
 
 _UNREAD = object()
+
+
+class Known:
+    """A step that is recorded, and not by this job: most of what a replay asks for, so it is no more than its value."""
+
+    __slots__ = ("_annotations", "_id", "_memo", "_target")
+    open = False
+
+    def __init__(
+        self, step_id: str, target: Callable[..., Any] | None, memo: Memo, annotations: dict[int, tuple[Any, Any]]
+    ) -> None:
+        self._id = step_id
+        self._target = target
+        self._memo = memo
+        self._annotations = annotations
+
+    def attempt(self) -> NoReturn:
+        raise RuntimeError(f"step {self._id!r} is recorded: it is never tried again")
+
+    def set(self, *_: Any, **__: Any) -> NoReturn:
+        self.attempt()
+
+    def value(self) -> Any:
+        """As that of a StepCall."""
+        memo, target = self._memo, self._target
+        if memo.error is not None:
+            raise _failed(self._id, memo.error)
+        if target is None:
+            return None
+        found = self._annotations.get(id(target))
+        if found is None:
+            found = self._annotations[id(target)] = target, annotation_of(target)
+        return decode(memo.value, found[1], where=f"step {self._id!r}: result")
 
 
 class StepCall:
@@ -72,8 +105,7 @@ class StepCall:
         """What was stored, decoded to the callee's return annotation (I8); raises StepFailed for a stored error."""
         memo = self._frame.memos[self.op.key]
         if memo.error is not None:
-            error = memo.error
-            raise StepFailed(self.op.id, error.type, error.message, error.traceback, error.attempt)
+            raise _failed(self.op.id, memo.error)
         if self._value is _UNREAD:
             self.read(memo.value)
         return self._value
@@ -109,3 +141,7 @@ class StepCall:
         else:
             self._frame.fail(self, error, seconds)
         return True
+
+
+def _failed(step_id: str, error: ErrorInfo) -> StepFailed:
+    return StepFailed(step_id, error.type, error.message, error.traceback, error.attempt)

@@ -19,7 +19,7 @@ from typing import Any, NoReturn, Protocol, TypeVar, cast
 from uuid import uuid4
 
 from . import capture, outcome
-from .attempt import StepCall, body
+from .attempt import Known, StepCall, body
 from .board import Line
 from .codec import decode, encode
 from .deadline import TIMEOUT, BodyStopped, Deadline
@@ -80,6 +80,7 @@ class Frame:
         self._refused = 0
         self._fatal: Exception | None = None
         self._calling: StepCall | None = None
+        self._annotations: dict[int, tuple[Any, Any]] = {}  # what its steps return, by the id of what they call
 
     @property
     def lease(self) -> Lease:
@@ -213,15 +214,15 @@ class Frame:
 
     def begin(
         self, kind: str, step_id: str, target: Callable[..., Any] | None, options: Options, due: Due | None
-    ) -> StepCall:
-        self.guard(step_id)
+    ) -> StepCall | Known:
         journal = self.job.journal
-        op = journal.ask(kind, step_id, "" if target is None else _name_of(target))
+        if self._calling is None and self._fatal is None and not self._unwound and not self.job.lost:
+            known = journal.recall(kind, step_id, target)
+            if known is not None:
+                return Known(step_id, target, known[1], self._annotations)
+        self.guard(step_id)
+        op = journal.ask(kind, step_id, target)
         place = journal.place(op)
-        if place is Place.KNOWN and op.key != journal.mine:
-            return StepCall(
-                self, op, target, options
-            )  # most calls of a replay: with no body there is nothing to settle
         own = NO_OPTIONS if target is None else options_of(target)
         settled = self._fn.options if options is own is NO_OPTIONS else options.over(own).over(self._fn.options)
         if place is Place.NEXT:
@@ -385,11 +386,6 @@ class Frame:
     def _unwind(self) -> NoReturn:
         self._unwound = True
         raise Interrupt
-
-
-def _name_of(fn: Callable[..., Any]) -> str:
-    fn = getattr(fn, "func", fn)
-    return f"{getattr(fn, '__module__', '')}.{getattr(fn, '__qualname__', type(fn).__qualname__)}"
 
 
 def _check_sleep(step_id: str, seconds: float) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from .errors import ConfigError, NondeterminismError
 from .model import Memo
@@ -31,12 +32,11 @@ class Place(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """One operation that the function asks for: the key of its memo, its kind, and what it calls."""
+    """One operation that the function asks for: the key of its memo, its kind, its id as the user wrote it."""
 
     key: str
     kind: str
     id: str
-    target: str
 
 
 def key_of(step_id: str, occurrence: int) -> str:
@@ -62,21 +62,43 @@ class Journal:
         self.mine = mine
         self.mine_kind = mine_kind
         self.live = mine == ENTRY  # False while the function only repeats what earlier workers have seen
-        self._seen: dict[str, tuple[int, str, str]] = {}
+        self._seen: dict[str, tuple[int, str, Any]] = {}
         self._values: Counter[str] = Counter()
 
-    def ask(self, kind: str, step_id: str, target: str) -> Op:
-        """Name the operation. Raises ConfigError for a bad id, or for one id used for two different steps."""
+    def recall(self, kind: str, step_id: str, target: Any) -> tuple[str, Memo] | None:
+        """The key and memo of a step that is known and not mine, as most are that a replay asks for; what is unusual
+        about it is for `ask`, which comes to the same.
+        """
+        if type(step_id) is not str:
+            return None
+        seen = self._seen.get(step_id)
+        if seen is None:
+            occurrence = 1
+        elif seen[1] is kind and seen[2] is target:
+            occurrence = seen[0] + 1
+        else:
+            return None
+        key = f"{occurrence}:{step_id}"
+        memo = self.memos.get(key)
+        if memo is None or key == self.mine:
+            return None
+        self._seen[step_id] = (occurrence, kind, target)
+        return key, memo
+
+    def ask(self, kind: str, step_id: str, target: Any) -> Op:
+        """Name the operation; `target` is what it calls. Raises ConfigError for a bad id, or for one id used for two
+        different steps.
+        """
         if not isinstance(step_id, str) or not step_id or len(step_id) > 256:
             raise ConfigError(f"step id {step_id!r}: must be a string of 1 to 256 characters")
-        occurrence, known_kind, known_target = self._seen.get(step_id, (0, kind, target))
-        if (known_kind, known_target) != (kind, target):
+        occurrence, known_kind, known = self._seen.get(step_id, (0, kind, target))
+        if known_kind != kind or (known is not target and name_of(known) != name_of(target)):
             raise ConfigError(
-                f"duplicate step id {step_id!r}: it stands for {_described(known_kind, known_target)} and for "
+                f"duplicate step id {step_id!r}: it stands for {_described(known_kind, known)} and for "
                 f"{_described(kind, target)}: give each step of a function an id of its own"
             )
         self._seen[step_id] = (occurrence + 1, kind, target)
-        return Op(key_of(step_id, occurrence + 1), kind, step_id, target)
+        return Op(key_of(step_id, occurrence + 1), kind, step_id)
 
     def next_value(self, name: str) -> str:
         """The key of the memo of such a value: they are told apart by the order in which the function asks for them."""
@@ -105,5 +127,13 @@ class Journal:
         self.memos.setdefault(key, memo)
 
 
-def _described(kind: str, target: str) -> str:
-    return f"{kind} of {target}" if target else kind
+def name_of(target: Any) -> str:
+    """What a step calls, by name: a lambda, or a function inside the function, is another object in each pass."""
+    if target is None:
+        return ""
+    target = getattr(target, "func", target)
+    return f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', type(target).__qualname__)}"
+
+
+def _described(kind: str, target: Any) -> str:
+    return f"{kind} of {name_of(target)}" if target is not None else kind

@@ -74,7 +74,7 @@ class ErrorInfo:
         return cls(**stored)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: a replay makes many
 class Memo:
     """The stored outcome of a step: the encoded value, or the error that used up its attempts."""
 

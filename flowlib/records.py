@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -88,16 +88,23 @@ class Claim:
     overdue: bool = False  # the attempt ran over its time, and its process was killed
 
 
-def read_claim(reply: list[Any], worker: str, exec: str) -> Claim:
+def read_claim(reply: list[Any], worker: str, exec: str, fetch: Callable[[str], dict[bytes, bytes]]) -> Claim | str:
+    """`idle` of a run whose memos are gone."""
     job, queue, step, kind, attempt, calls, losses, waited, record, memos, overdue = reply
+    if isinstance(memos, int):
+        packed = fetch(text(job)[:26])
+        if len(packed) < memos:
+            return "idle"
+    else:
+        packed = dict(zip(memos[::2], memos[1::2], strict=True))
     run = {k.decode(): v for k, v in zip(record[::2], record[1::2], strict=True)}
     lease = Lease(
         worker, exec, job.decode(), job[:26].decode(), run["app"].decode(), run["function"].decode(), queue.decode()
     )
-    known = {text(k): unpack_memo(v) for k, v in zip(memos[::2], memos[1::2], strict=True)}
+    known = {text(key): unpack_memo(memo) for key, memo in packed.items()}
     return Claim(
         lease, text(step), kind.decode(), int(attempt), int(calls), int(losses), float(waited), run, known,
-        sum(map(len, memos[1::2])), bool(overdue),
+        sum(map(len, packed.values())), bool(overdue),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import msgpack
 
 from flowlib.model import ErrorInfo
 from flowlib.records import Claim, End, JobSpec, Lease, read_claim, text, told
-from flowlib.wire import Packed
+from flowlib.wire import Packed, command
 
 from .events import Sent
 from .link import Link, for_lua
@@ -38,12 +38,16 @@ class JobStore(Link):
         `alone`: nothing else runs on this worker.
         """
         reply = self._call("claim_job", worker, exec, lease_ms, app, int(alone), int(rq_jobs), *queues)
-        return reply.decode() if isinstance(reply, bytes) else read_claim(reply, worker, exec)
+        return reply.decode() if isinstance(reply, bytes) else read_claim(reply, worker, exec, self._memos)
 
     def adopt_job(self, worker: str, exec: str, lease_ms: int, job: str, held: str = "") -> Claim | str:
         """The lease of a job that a stock RQ worker has popped, or why not: `unknown`, `stale` or `leased`."""
         reply = self._call("adopt_job", worker, exec, lease_ms, job, held)
-        return reply.decode() if isinstance(reply, bytes) else read_claim(reply, worker, exec)
+        return reply.decode() if isinstance(reply, bytes) else read_claim(reply, worker, exec, self._memos)
+
+    def _memos(self, run: str) -> dict[bytes, bytes]:
+        reply = self.wire.call(command("HGETALL", self.keys.memo(run)))
+        return reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))  # by RESP 3, or 2
 
     def commit_step(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from rq import Queue
@@ -13,10 +14,12 @@ from rq.registry import ScheduledJobRegistry
 from rq.serializers import JSONSerializer
 from rq.utils import current_timestamp
 
-from flowlib.records import Lease
+from flowlib.codec import encode
+from flowlib.model import Memo
+from flowlib.records import Lease, pack_memo
 from flowlib.server import Server
 from flowlib.store import Store
-from flowlib.wire import FOREVER
+from flowlib.wire import FOREVER, Packed, Wire
 from flowlib.worker.housekeeping import ABSENCE, Housekeeper
 from tests.crash.fleet import until
 
@@ -131,6 +134,42 @@ def test_a_lease_of_a_recorded_step_is_reaped_and_its_body_needs_not_run_again(d
     desk.commit(lost)
     desk.store.reap()
     assert desk.claim("bert").memos.keys() == {"1:a"}
+
+
+@pytest.mark.parametrize("how_many", [30, 31, 32, 33, 400])
+def test_a_claim_brings_all_memos_however_many(desk: Desk, how_many: int) -> None:
+    """BEHAVIOURS 6: of many, the worker fetches them itself."""
+    lease = desk.at_step(lease_ms=0)
+    memos = fill_memos(desk, lease, how_many)
+    desk.store.reap()
+    claim = desk.claim("bert")
+    assert {key: memo.value for key, memo in claim.memos.items()} == memos
+    assert claim.bytes == sum(1 + len(value) for value in memos.values())
+
+
+def test_a_run_whose_many_memos_are_gone_meanwhile_is_not_played_without_them(desk: Desk) -> None:
+    """I3: it was forgotten, or a replica took over that has not got them."""
+    lease = desk.at_step(lease_ms=0)
+    fill_memos(desk, lease, 400)
+    desk.store.reap()
+
+    class Forgetful(Wire):
+        def call(self, packed: Packed) -> Any:
+            if packed[1] is None:
+                desk.store.client.delete(desk.store.keys.memo(lease.run))
+            return super().call(packed)
+
+    desk.use_wire(Forgetful)
+    assert desk.store.claim_job("bert", "exec-b", 60_000, "desk", ["flow"]) == "idle"
+
+
+def fill_memos(desk: Desk, lease: Lease, how_many: int) -> dict[str, bytes]:
+    """Memos of so many steps before, as if they had been recorded one by one."""
+    memos = {f"1:s{number}": encode("x" * 40) for number in range(how_many)}
+    stored: dict[Any, Any] = {key: pack_memo(Memo(value)) for key, value in memos.items()}
+    desk.store.client.hset(desk.store.keys.memo(lease.run), mapping=stored)
+    desk.store.client.hset(desk.store.keys.run(lease.run), "bytes", sum(map(len, stored.values())))
+    return memos
 
 
 def test_what_a_worker_had_that_was_ended_on_purpose_is_handed_back_without_a_loss(desk: Desk) -> None:

@@ -121,12 +121,41 @@ def test_people_see_the_id_as_it_was_written_and_later_ones_counted() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "target"), [(RUN, "shop.refund"), (SLEEP, "")])
-def test_one_id_for_two_different_steps_is_refused_and_both_are_named(kind: str, target: str) -> None:
+@given(PROGRAMS, st.data())
+def test_the_short_way_to_a_known_step_comes_to_the_same(program: list[str], data: st.DataObject) -> None:
+    """Behaviours 6, 7: and it hands out nothing of the step whose job is ours, nor of one that is not recorded."""
+    ops, _ = play(program, {}, stay=True)
+    keys = [op.key for op in ops]
+    known = data.draw(st.sets(st.sampled_from(keys))) if keys else set()
+    mine = data.draw(st.sampled_from([ENTRY, *keys]))
+    slow, short = (Journal({key: Memo(value_of(key)) for key in known}, mine, RUN) for _ in range(2))
+    for step_id in program:
+        op = slow.ask(RUN, step_id, charge)
+        place = slow.place(op)
+        found = short.recall(RUN, step_id, charge)
+        assert (found is not None) == (place is Place.KNOWN and op.key != mine)
+        assert found == (op.key, slow.memos[op.key]) if found else short.ask(RUN, step_id, charge) == op
+
+
+def test_the_short_way_leaves_another_operation_under_one_id_to_be_refused() -> None:
+    journal = Journal({"1:pay": Memo(b"1"), "2:pay": Memo(b"2")}, ENTRY, RUN)
+    assert journal.recall(RUN, "pay", charge) == ("1:pay", Memo(b"1"))
+    assert journal.recall(RUN, "pay", refund) is None
+    assert journal.recall(SLEEP, "pay", None) is None
+
+
+def charge() -> None: ...
+
+
+def refund() -> None: ...
+
+
+@pytest.mark.parametrize(("kind", "target"), [(RUN, refund), (SLEEP, None)])
+def test_one_id_for_two_different_steps_is_refused_and_both_are_named(kind: str, target: Any) -> None:
     journal = Journal({}, ENTRY, RUN)
-    journal.ask(RUN, "pay", "shop.charge")
-    journal.ask(RUN, "pay", "shop.charge")
-    with pytest.raises(ConfigError, match=rf"duplicate step id 'pay'.* run of shop\.charge and for {kind}"):
+    journal.ask(RUN, "pay", charge)
+    journal.ask(RUN, "pay", charge)
+    with pytest.raises(ConfigError, match=rf"duplicate step id 'pay'.* run of .*\.charge and for {kind}"):
         journal.ask(kind, "pay", target)
 
 
@@ -144,7 +173,7 @@ def test_a_step_that_became_one_of_another_kind_is_refused_with_the_remedy() -> 
     """The job that we hold was made for a step that is now a sleep: the code changed under the run."""
     journal = Journal({}, "1:wait", RUN)
     with pytest.raises(NondeterminismError, match=r"'wait' began as 'run' and is now 'sleep'.*another id"):
-        journal.place(journal.ask(SLEEP, "wait", ""))
+        journal.place(journal.ask(SLEEP, "wait", None))
 
 
 def test_a_function_speaks_up_only_where_no_worker_has_been() -> None:
