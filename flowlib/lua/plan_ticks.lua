@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
---#include clock
+--#include clock worker
 -- plan_ticks: up to where each cron schedule of an app is decided, and what time it is.
 -- The worker that has started last says which schedules there are: those that it does not know are forgotten with their past,
 -- so that a changed one does not tick in two ways while old workers are about; when it is dead, the next one that misses its own.
 -- A schedule that is new is decided up to now: its first tick is the next one.
--- KEYS   1 {P}:cron:{app}   and {R}:worker:{worker}
+-- KEYS   1 {P}:cron:{app}   and those of the library
 -- ARGV   1 P  2 R  3 worker  4 1 if it is starting, else 0  5.. its schedules: {fn}|{expression} {zone}
 -- reply  {ms, the fields of the hash and their values in turn}
 local cron, worker = KEYS[1], ARGV[3]
@@ -12,8 +12,7 @@ local cron, worker = KEYS[1], ARGV[3]
 local function may_say()
   if ARGV[4] == '1' then return true end
   local says = redis.call('HGET', cron, 'declared')
-  local record = R .. ':worker:' .. (says or '')
-  return not says or says == worker or redis.call('EXISTS', record) == 0 or redis.call('HEXISTS', record, 'death') == 1
+  return not says or says == worker or is_gone(says)
 end
 
 local known, missing = {}, false

@@ -60,8 +60,8 @@ class HouseStore(Link):
     def reconcile_run(self, run: str, spec: JobSpec) -> bool:
         return bool(self._call("reconcile_run", run, *spec.args()))
 
-    def forget_consumers(self, app: str, idle_ms: int = 600_000) -> int:
-        return int(self._call("forget_consumers", app, idle_ms, key=self.keys.events))
+    def forget_consumers(self, app: str) -> int:
+        return int(self._call("forget_consumers", app, key=self.keys.events))
 
     def forget_runs(self, app: str, start: int, count: int) -> tuple[int, int]:
         """How many runs of the index were looked at, from that place on, and how many were forgotten: they have expired."""

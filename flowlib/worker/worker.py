@@ -303,6 +303,7 @@ class FlowWorker(BaseWorker):
                 self.housekeeper.resign()
                 self.ordinary.close()
                 self._rq.register_death()
+                self.store.forget_consumers(self.app.name)
                 return
             except redis.RedisError as error:
                 if last:

@@ -150,6 +150,7 @@ def test_of_all_runs_nothing_is_left_but_what_is_said_to_stay(household: Househo
     left = household.found()
     assert [key for key in left if not household.table.stays(key)] == []
     assert household.client.xlen(household.store.keys.events) == 0
+    assert household.client.xinfo_consumers(household.store.keys.events, "leavings") == []
 
 
 @pytest.mark.chaos

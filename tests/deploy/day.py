@@ -142,8 +142,8 @@ class Day:
         self.client.delete("rq:queue:flow")
         assert house.reconcile(0)
         house.tidy()
+        assert self.store.forget_consumers("chores")
         house.bury()
-        assert self.store.forget_consumers("chores", 0)
 
     def started(self, name: str) -> list[str]:
         event = self.app.send(Event(name, {}))

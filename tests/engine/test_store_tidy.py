@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 
+from flowlib import App, Event
+from flowlib.dispatch import Dispatcher
 from flowlib.worker import housekeeping
 from flowlib.worker.housekeeping import Housekeeper
+from tests.crash.fleet import until
 
-from .conftest import Desk
+from .conftest import LOCATION, Desk
 
 
 def index(desk: Desk) -> list[str]:
@@ -66,3 +70,53 @@ def test_a_worker_that_was_killed_leaves_rqs_lists_once_its_own_key_has_expired(
     Housekeeper(desk.store, "house", ["unheard-of"], event_retention_ms=0).bury()
     for workers in (f"{rq}:workers", f"{rq}:workers:known", f"{rq}:workers:unheard-of"):
         assert client.smembers(workers) == {f"{rq}:worker:alive".encode()}
+
+
+def reader(desk: Desk, name: str) -> Dispatcher:
+    desk.store.join_events("desk")
+    return Dispatcher("desk", {"errand": desk.function}, LOCATION, desk.store, name, idle_ms=0)
+
+
+def readers(desk: Desk) -> set[str]:
+    found: Any = desk.store.client.xinfo_consumers(desk.store.keys.events, "desk")
+    return {consumer["name"].decode() for consumer in found}
+
+
+def send(desk: Desk) -> None:
+    App("sender").connect(store=desk.store).send(Event("go", {}))
+
+
+def test_a_worker_that_is_gone_reads_no_events_any_more_once_what_it_had_read_is_settled(desk: Desk) -> None:
+    """I5: what is pending with a dead one is for another to claim; to forget it with its reader would lose it."""
+    client, rq = desk.store.client, desk.store.keys.rq
+    for name in ("alive", "left", "killed"):
+        assert reader(desk, name).fresh() == []
+    client.hset(f"{rq}:worker:alive", "birth", "today")
+    client.hset(f"{rq}:worker:left", mapping={"birth": "today", "death": "just now"})
+    send(desk)
+    assert len(reader(desk, "killed").fresh()) == 1
+    desk.house.bury()
+    assert readers(desk) == {"alive", "killed"}
+    heir = reader(desk, "alive")
+    assert len(heir.dispatch(heir.abandoned())) == 1
+    desk.house.bury()
+    assert readers(desk) == {"alive"}
+
+
+def test_a_reader_that_is_forgotten_while_it_waits_for_events_reads_them_all_the_same(desk: Desk) -> None:
+    """I5: one that had been stopped for so long that its worker's key has expired."""
+    stopped, heard = reader(desk, "stopped"), list[Any]()
+    thread = threading.Thread(target=lambda: heard.extend(stopped.fresh(5000)))
+    thread.start()
+    until(lambda: readers(desk) == {"stopped"} and blocked(desk))
+    desk.house.bury()
+    assert readers(desk) == set()
+    send(desk)
+    thread.join(10)
+    assert len(stopped.dispatch(heard)) == 1
+    assert desk.faults() == []
+
+
+def blocked(desk: Desk) -> bool:
+    info: Any = desk.store.client.info("clients")
+    return info["blocked_clients"] == 1
