@@ -84,11 +84,14 @@ class HeldJob:
         self.attempt = self.calls = 1
 
     def place(self, store: Store) -> str:
-        """Let Redis know of the job that the run is at. From any thread, with that thread's patience."""
+        """Let Redis know of the job that the run is at. From any thread, with that thread's patience.
+
+        The verdict; '' if Redis was not asked, because another thread has done it meanwhile.
+        """
         with self._turn:
             spec = self._unplaced
             if spec is None or self.lost:
-                return "placed"
+                return ""
             age_ms = 1000 * (time.monotonic() - self._began)
             after = self._after if self._sure else self._last  # a coroutine beside the body may have asked for a value
             place = partial(store.place_job, self.lease, self._at, after, self._end, spec, losses=self.losses)
@@ -102,7 +105,7 @@ class HeldJob:
             return verdict
 
     def confirm(self) -> None:
-        """Redis has to know of this job, and to say that the lease still stands."""
+        """Redis has to know of this job, and to say so, or have said so to the beat, while the lease stood."""
         if self._unplaced is not None:
             self._report(lambda: self.place(self.store))
 
@@ -297,7 +300,7 @@ class HeldJob:
         if verdict in ("fenced", "unrecorded"):
             self._fenced()
         self.suspended |= verdict == "suspended"
-        self._sure = True
+        self._sure |= verdict != ""
         return verdict
 
     def _fenced(self) -> NoReturn:

@@ -10,9 +10,9 @@
 local worker, lease, exec, run, _, _, queue, before, step = unpack(ARGV, 3, 11)
 local spec = {unpack(ARGV, 18, 26)}
 if not is_held(lease) then return 'fenced' end
+if step ~= '' and redis.call('HEXISTS', P .. ':memo:' .. run, step) == 0 then return 'unrecorded' end
 if redis.call('HGET', run_key(run), 'job') == spec[1] then return 'placed' end -- its reply was lost
 if redis.call('HEXISTS', P .. ':memo:' .. run, spec[2]) == 1 then return 'placed' end
-if step ~= '' and redis.call('HEXISTS', P .. ':memo:' .. run, step) == 0 then return 'unrecorded' end
 leave_job(before, queue, worker, exec, lease, unpack(ARGV, 12, 14))
 local began = NOW - ARGV[15]
 put_job(run, spec, began, 'flow_losses', ARGV[16], started_fields(worker, exec, lease))

@@ -146,10 +146,10 @@ class Model:
         run, name = self.runs[held.run], job_id(held.run, to)
         if held.lease not in self.leases:
             return FENCED
-        if run.job == name or to in run.memos:
-            return "placed"
         if held.recorded and held.recorded not in run.memos:
             return UNRECORDED
+        if run.job == name or to in run.memos:
+            return "placed"
         self._leave(held)
         self._put(name, Job(held.run, to, RUN, "started", 1, 1, held.losses, held.lease, held.worker))
         run.job, run.step, run.kind, run.attempt, run.due = name, to, RUN, 1, 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
@@ -21,7 +22,9 @@ from flowlib.journal import RUN
 from flowlib.model import ErrorInfo, Memo
 from flowlib.retry import DEFAULTS
 from flowlib.server import ANY_PORT, Server
+from flowlib.store import RedisError
 from flowlib.testing import AFTER, BEFORE, cut, faulty_wire
+from flowlib.wire import script
 from tests.crash.fleet import Forked, until
 
 from .conftest import Desk
@@ -166,6 +169,83 @@ def test_a_value_asked_for_beside_a_body_is_recorded_before_its_step_is_tried_ag
     hand.job.retry_step(op, ERROR, 60.0, "retry", SHORT)
     assert desk.store.client.hexists(desk.store.keys.memo(hand.run), "=uuid:2")
     assert desk.faults() == []
+
+
+class Beside:
+    """A step that is under way, and a coroutine beside its body that asks for a value; Redis never hears of that."""
+
+    def __init__(self, hand: Hand) -> None:
+        self.hand, self.job = hand, hand.job
+        self.job.keep_value(self.job.journal.next_value("uuid"), Memo(encode("first", where="value")))
+        self.job.settle()  # from here on it may be told
+        self.op = self.job.journal.ask(RUN, "bad", "target")
+        self.job.go_on(self.op, DEFAULTS, "flow")
+        hand.desk.store.client.script_load(script("place_job").source)
+
+    def ask(self) -> None:
+        """The server has forgotten that one script."""
+        client = self.hand.desk.store.client
+        client.script_flush()
+        client.script_load(script("place_job").source)
+        self.job.keep_value(self.job.journal.next_value("uuid"), Memo(encode("second", where="value")))
+
+    def fail(self) -> None:
+        self.job.retry_step(self.op, ERROR, 60.0, "retry", SHORT)
+
+    @property
+    def recorded(self) -> bool:
+        desk = self.hand.desk
+        return bool(desk.store.client.hexists(desk.store.keys.memo(self.hand.run), "=uuid:2"))
+
+
+def test_a_job_that_was_placed_before_says_nothing_of_what_was_told_since(hand: Hand) -> None:
+    """I9: its beat has placed it, and has not heard of that; so it is placed again, and the value was lost meanwhile."""
+    beside, hasty = Beside(hand), hand.desk.store.hasty()
+    place_job = hasty.place_job
+
+    def unheard(*args: Any, **kwargs: Any) -> str:
+        raise RedisError(f"the reply is lost: {place_job(*args, **kwargs)}")
+
+    hasty.place_job = unheard  # type: ignore[method-assign]
+    with pytest.raises(RedisError):
+        hand.job.place(hasty)
+    beside.ask()
+    beside.fail()
+    assert beside.recorded
+    assert hand.desk.faults() == []
+
+
+def test_a_job_that_the_beat_places_meanwhile_says_nothing_of_what_was_told_since(hand: Hand) -> None:
+    """I9: who waits for its turn, and then finds the job placed, has heard no verdict."""
+    beside, hasty, turn = Beside(hand), hand.desk.store.hasty(), hand.job._turn
+    placed, awaited = threading.Event(), threading.Event()
+    place_job = hasty.place_job
+
+    def slow(*args: Any, **kwargs: Any) -> str:
+        verdict = place_job(*args, **kwargs)
+        placed.set()
+        assert awaited.wait(20)
+        return verdict
+
+    class Turn:
+        def __enter__(self) -> None:
+            if threading.current_thread() is threading.main_thread():
+                awaited.set()
+            turn.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            turn.release()
+
+    hasty.place_job = slow  # type: ignore[method-assign]
+    hand.job._turn = Turn()  # type: ignore[assignment]
+    beat = threading.Thread(target=hand.job.place, args=[hasty])
+    beat.start()
+    assert placed.wait(20)
+    beside.ask()
+    beside.fail()
+    beat.join(20)
+    assert beside.recorded
+    assert hand.desk.faults() == []
 
 
 def test_one_who_has_lost_the_lease_is_told_so_and_has_recorded_nothing_since(hand: Hand) -> None:
