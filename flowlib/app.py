@@ -6,30 +6,20 @@ Opens its connection to Redis at first use, so that declaring an app at import c
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 import secrets
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeVar, cast, overload
+from typing import Any, Protocol, TypeVar, Unpack, cast, overload
 
 from .codec import decode, encode
+from .declaration import Defaults, Settings, declare
 from .errors import ConfigError, PayloadError
-from .function import (
-    MAX_EVENT_BYTES,
-    Function,
-    Limits,
-    Trigger,
-    check_body,
-    check_event_name,
-    check_name,
-    function_name,
-    make_triggers,
-)
+from .function import MAX_EVENT_BYTES, Function, Trigger, check_event_name, check_name
 from .model import UNSENT, Event, EventType
-from .retry import DEFAULTS, Backoff, make_options
+from .retry import Backoff, make_options
 from .runs import Runs
 from .schedule import Cron
 from .step import AsyncStep, Step
@@ -79,8 +69,8 @@ class App:
         self.name = check_name("app", name)
         self.functions: dict[str, Function] = {}
         self._redis_url = redis_url
-        self._options = make_options(f"app {name!r}", retries=retries, backoff=backoff, timeout=timeout, queue=queue)
-        self._idempotency, self._retention = idempotency, retention
+        options = make_options(f"app {name!r}", retries=retries, backoff=backoff, timeout=timeout, queue=queue)
+        self._defaults = Defaults(name, options, idempotency, retention)
         self._store: Store | None = None
         self._module = sys._getframe(1).f_globals.get("__name__", "")
         self.runs = Runs(lambda: self.store, name, self.functions)
@@ -91,74 +81,39 @@ class App:
     # -- declaring ---------------------------------------------------------------------------------------------------
 
     @overload
-    def function(
-        self, *, on: EventType[D], name: str | None = ..., retries: int | None = ...,
-        backoff: Backoff | float | timedelta | None = ..., timeout: float | timedelta | None = ..., queue: str | None = ...,
-        idempotency: timedelta | None = ..., retention: timedelta | None = ..., limits: Limits | None = ...,
-    ) -> Declare[D]: ...  # fmt: skip
+    def function(self, *, on: EventType[D], **settings: Unpack[Settings]) -> Declare[D]: ...
     @overload
-    def function(
-        self, *, on: str | Cron, name: str | None = ..., retries: int | None = ...,
-        backoff: Backoff | float | timedelta | None = ..., timeout: float | timedelta | None = ..., queue: str | None = ...,
-        idempotency: timedelta | None = ..., retention: timedelta | None = ..., limits: Limits | None = ...,
-    ) -> Declare[dict[str, Any]]: ...  # fmt: skip
+    def function(self, *, on: str | Cron, **settings: Unpack[Settings]) -> Declare[dict[str, Any]]: ...
     @overload
-    def function(
-        self, *, on: Sequence[Trigger], name: str | None = ..., retries: int | None = ...,
-        backoff: Backoff | float | timedelta | None = ..., timeout: float | timedelta | None = ..., queue: str | None = ...,
-        idempotency: timedelta | None = ..., retention: timedelta | None = ..., limits: Limits | None = ...,
-    ) -> Declare[Any]: ...  # fmt: skip
-    def function(
-        self,
-        *,
-        on: Trigger | Sequence[Trigger],
-        name: str | None = None,
-        retries: int | None = None,
-        backoff: Backoff | float | timedelta | None = None,
-        timeout: float | timedelta | None = None,
-        queue: str | None = None,
-        idempotency: timedelta | None = None,
-        retention: timedelta | None = None,
-        limits: Limits | None = None,
-    ) -> Any:
+    def function(self, *, on: Sequence[Trigger], **settings: Unpack[Settings]) -> Declare[Any]: ...
+    def function(self, *, on: Trigger | Sequence[Trigger], **settings: Unpack[Settings]) -> Any:
         """Declare a function: `on` is what starts it, an EventType, an event's name, a `cron`, or several of them.
 
         The function takes `(event, step)`, is sync or async, and is given back unchanged. Its name is its own with `-`
-        for `_`, or `name`. The other settings hold for each of its steps, unless these say otherwise: `retries` after
-        the first attempt (default 4), `backoff` a Backoff or seconds (default 10 s doubling to 1 h, full jitter),
-        `timeout` of an attempt in seconds (default none), `queue` (default "flow"). Raises ConfigError.
+        for `_`, or `name`. These hold for each of its steps, unless that says otherwise: `retries` after the first
+        attempt (default 4), `backoff` a Backoff or seconds (default 10 s doubling to 1 h, full jitter), `timeout` of an
+        attempt in seconds (default none), `queue` (default "flow").
 
-        >>> @app.function(on=uploaded, retries=4)
+        A run is cancelled when it has not begun `start_timeout` after its event has started it, or not ended
+        `run_timeout` after that: seconds or a timedelta, whatever it is doing then. `idempotency` and `retention` are as
+        the app's; `limits` are bounds of steps and bytes. Raises ConfigError.
+
+        >>> @app.function(on=uploaded, retries=4, run_timeout=timedelta(hours=6))
         ... def import_contacts(event: Event[Upload], step: Step) -> int: ...
         """
 
-        def declare(body: Callable[..., Any]) -> Callable[..., Any]:
-            named = check_name("function", name or function_name(body))
-            where = f"function {named!r}"
-            if named in self.functions:
-                other = self.functions[named].body
+        def add(body: Callable[..., Any]) -> Callable[..., Any]:
+            function = declare(body, on, self._defaults, **settings)
+            if function.name in self.functions:
+                other = self.functions[function.name].body
                 raise ConfigError(
-                    f"duplicate function {named!r} in app {self.name!r}: {other.__module__}.{other.__qualname__} has that "
-                    f"name: give one of them name=..."
+                    f"duplicate function {function.name!r} in app {self.name!r}: {other.__module__}.{other.__qualname__} "
+                    f"has that name: give one of them name=..."
                 )
-            check_body(where, body)
-            _check_face(where, body)
-            own = make_options(where, retries=retries, backoff=backoff, timeout=timeout, queue=queue)
-            triggers, crons = make_triggers(where, on)
-            self.functions[named] = Function(
-                app=self.name,
-                name=named,
-                body=body,
-                triggers=triggers,
-                crons=crons,
-                options=own.over(self._options).over(DEFAULTS),
-                limits=Limits() if limits is None else limits,
-                idempotency=self._idempotency if idempotency is None else idempotency,
-                retention=self._retention if retention is None else retention,
-            )
+            self.functions[function.name] = function
             return body
 
-        return declare
+        return add
 
     @property
     def location(self) -> str:
@@ -262,17 +217,6 @@ class App:
         if event.type is not None:
             return [event.type]
         return [t.type for fn in self.functions.values() if (t := fn.trigger_for(event.name)) is not None]
-
-
-def _check_face(where: str, body: Callable[..., Any]) -> None:
-    """An async function awaits an AsyncStep, any other calls a Step. Raises ConfigError."""
-    hints = list(getattr(body, "__annotations__", {}).items())
-    named = next((hint for name, hint in hints[1:2] if name != "return"), None)
-    named = getattr(named, "__name__", named)
-    fitting = "AsyncStep" if inspect.iscoroutinefunction(body) else "Step"
-    if named in ("Step", "AsyncStep") and named != fitting:
-        kind = "an async" if fitting == "AsyncStep" else "a sync"
-        raise ConfigError(f"{where}: {kind} function is given {fitting}, not {named}: annotate its second argument so")
 
 
 def _stamp(ts: datetime, where: str) -> int:

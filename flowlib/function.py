@@ -55,6 +55,8 @@ class Function:
     idempotency: timedelta = timedelta(hours=24)
     retention: timedelta = timedelta(days=7)
     crons: tuple[Cron, ...] = ()
+    start_timeout: float | None = None  # seconds in which a run has to begin,
+    run_timeout: float | None = None  # and to end; from when its event has started it
 
     def __post_init__(self) -> None:
         if not isinstance(self.limits, Limits):
@@ -88,6 +90,8 @@ class Function:
             "retries": self.options.retries,
             "backoff": None if backoff is None else [backoff.first, backoff.factor, backoff.cap],
             "timeout": self.options.timeout,
+            "start_timeout": self.start_timeout,
+            "run_timeout": self.run_timeout,
             "async": self.is_async,
             "code": f"{self.body.__module__}:{self.body.__qualname__}",
         }

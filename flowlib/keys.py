@@ -21,7 +21,7 @@ RQ's names (`RQ_KEY_PREFIX`, default `rq`). For Redis Cluster give both prefixes
 | `{p}:waiters:{app}:{event}:{digest}` | zset | while a run waits for it  | job -> events there had been (`wait.py`) |
 | `{p}:leases`               | zset   | while a job is on a worker        | `job:execution` -> expires at (ms) |
 | `{p}:ordinary:{queue}`     | zset   | while an RQ job is on a worker    | as leases, of jobs that are no run's |
-| `{p}:timers`               | zset   | while a job sleeps, waits or backs off | job -> due at (ms) |
+| `{p}:timers`               | zset   | while something has its time    | job, `{run}!start`, `{run}!end` -> due at (ms) |
 | `{p}:metrics:{app}`        | hash   | for ever, or `flow forget`        | `counter|function|x|label` -> count |
 | `{p}:housekeeper`          | string | 3 s, renewed                      | the worker that fires timers and reaps |
 | `{p}:tick`                 | string | for ever                          | when timers were last looked at (ms) |

@@ -91,10 +91,6 @@ def make_options(
     """Options from what a user wrote; a bare number as back-off means the same wait each time. Raises ConfigError."""
     if retries is not None and (isinstance(retries, bool) or not isinstance(retries, int) or retries < 0):
         raise ConfigError(f"{where}: retries must be a whole number >= 0, got {retries!r}")
-    if isinstance(timeout, timedelta):
-        timeout = timeout.total_seconds()
-    if timeout is not None and not (_within(0, timeout, LONGEST_WAIT) and timeout > 0):
-        raise ConfigError(f"{where}: timeout must be more than 0 seconds and at most 366 days, got {timeout!r}")
     if isinstance(backoff, timedelta):
         backoff = backoff.total_seconds()
     if backoff is not None and not isinstance(backoff, Backoff):
@@ -105,7 +101,17 @@ def make_options(
         raise ConfigError(
             f"{where}: queue {queue!r:.120}: its name must have 1 to 100 characters, no blank, comma, bar or line end"
         )
-    return Options(retries, backoff, None if timeout is None else float(timeout), queue)
+    return Options(retries, backoff, time_limit(where, "timeout", timeout), queue)
+
+
+def time_limit(where: str, name: str, limit: float | timedelta | None) -> float | None:
+    """In seconds. Raises ConfigError for one that nobody can keep."""
+    seconds = limit.total_seconds() if isinstance(limit, timedelta) else limit
+    if seconds is None:
+        return None
+    if not (_within(0, seconds, LONGEST_WAIT) and seconds > 0):
+        raise ConfigError(f"{where}: {name} must be more than 0 seconds and at most 366 days, got {seconds!r}")
+    return float(seconds)
 
 
 def step_options(

@@ -136,11 +136,6 @@ class Runs:
             raise _unknown(run_id)
         if verdict == "ended":
             raise RunEnded(run_id, more[0])
-        job, worker = more
-        if worker:
-            from rq.command import send_command
-
-            send_command(store.client, worker, "stop-job", job_id=job)
 
     def of_event(self, event_id: str) -> Listed[str]:
         """Ids of the runs that an event id has started, as long as its idempotency window lasts.

@@ -257,7 +257,11 @@ def _leases(stored: Stored) -> Iterator[str]:
 
 def _timers(stored: Stored) -> Iterator[str]:
     mirrored = {job for jobs in stored.under(f"{stored.rq}:scheduled:").values() for job in jobs}
-    for job in stored.timers:
+    bounds = {f"{run}!{bound}" for run, record in stored.runs.items() if record["status"] == RUNNING
+              for bound in ("start", "end") if f"{bound}s_by" in record}  # fmt: skip
+    for bound in bounds ^ {name for name in stored.timers if "!" in name}:
+        yield f"timer {bound}: {'is not there' if bound in bounds else 'its run has no such bound'}"
+    for job in stored.timers.keys() - bounds:
         if job not in stored.jobs:
             yield f"timer of job {job}: there is no such job"
         elif job not in mirrored and not _with_stock_worker(stored.jobs[job]):

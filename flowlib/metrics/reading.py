@@ -74,7 +74,7 @@ class Reading:
                 ("queues",): ("SMEMBERS", keys.queues),
                 ("workers",): ("SMEMBERS", keys.rq_workers),
                 ("leases",): ("ZRANGE", keys.leases, 0, MOST_LEASES - 1),
-                ("first timer",): ("ZRANGE", keys.timers, 0, 0),
+                ("first timer",): ("ZRANGE", keys.timers, 0, 0, "WITHSCORES"),
                 ("tick",): ("GET", keys.tick),
             }
         )
@@ -101,11 +101,11 @@ class Reading:
 
     def _look_closer(self) -> None:
         keys = self._keys
-        jobs = {*self._leased, *self._found["first timer",]}.union(*map(self._waiting, self._queues))
+        jobs = set(self._leased).union(*map(self._waiting, self._queues))
         runs = [run for app in self._apps for run in self._found["oldest", app]]
         self._ask(
             {
-                **{("job", job): ("HMGET", keys.rq_job(job), "origin", "flow_queued", "flow_due") for job in jobs},
+                **{("job", job): ("HMGET", keys.rq_job(job), "origin", "flow_queued") for job in jobs},
                 **{("run", run): ("HMGET", keys.run(run), "function", "created") for run in runs},
             }
         )
@@ -131,7 +131,7 @@ class Reading:
     def _timers(self) -> None:
         self.values[f.TIMERS_DUE][()] = self._found["due",]
         first = self._found["first timer",]
-        self.values[f.SCHEDULER_LAG][()] = self._age(self._found["job", first[0]][2]) if first else 0
+        self.values[f.SCHEDULER_LAG][()] = self._age(first[0][1]) if first else 0
         if tick := self._found["tick",]:
             self.values[f.SCHEDULER_TICK][()] = float(tick) / 1000
 

@@ -38,7 +38,8 @@ class EventStore(Link):
         """How an event, (id, name, data, ts in ms), starts a run."""
         window, retention = int(fn.idempotency.total_seconds() * 1000), int(fn.retention.total_seconds())
         event_id, name, data, ts = event
-        return (fn.name, event_id, name, ts, data, run, window, retention, location, spec.args())
+        bounds = (round((seconds or 0) * 1000) for seconds in (fn.start_timeout, fn.run_timeout))
+        return (fn.name, event_id, name, ts, data, run, window, retention, location, spec.args(), *bounds)
 
     def plan_ticks(
         self, app: str, worker: str, schedules: Iterable[str], starting: bool

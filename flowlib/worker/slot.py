@@ -15,7 +15,7 @@ import redis
 from flowlib.app import App
 from flowlib.board import Line
 from flowlib.engine import Engine, now
-from flowlib.frame import LOST, Frame
+from flowlib.frame import CANCELLED, LOST, Frame
 from flowlib.loop import Driver
 from flowlib.records import Claim
 from flowlib.store import Store
@@ -85,10 +85,17 @@ class Slot:
         lease, job = frame.lease, frame.job.id
         if job == self._seen and job != self._shown and frame.deadline is not None:
             self._shown = job
-            frame.job.place(self._hasty)
+            if frame.job.place(self._hasty) == "fenced":
+                self.stop(LOST, frame)
             self._hasty.show_job(lease, job)
         self._seen = job
         frame.recorder.store_apart(lambda lines: self._hasty.add_lines(lease, lines))
+
+    def stop_run(self, run: str) -> None:
+        """End its body, if it is here: it has been cancelled."""
+        frame = self.frame
+        if frame is not None and frame.run_id == run:
+            self.stop(CANCELLED, frame)
 
     def stop(self, reason: str, frame: Frame | None = None) -> None:
         """End the body that runs; only if it is in this frame, when one is given."""

@@ -401,7 +401,10 @@ class FlowWorker(BaseWorker):
                 self.stop()
             case "stop-job" | "stop-execution":
                 for slot in self.slots:
-                    self._cancel(slot, payload.get("job_id"))
+                    if "run_id" in payload:  # a script has cancelled it
+                        slot.stop_run(payload["run_id"])
+                    else:
+                        self._cancel(slot, payload.get("job_id"))
                 self.ordinary.stop(payload.get("job_id"))
             case other:
                 log.info("command %r is not for this kind of worker", other)

@@ -82,7 +82,8 @@ class Case:
             declared = script
             if not inspect.iscoroutinefunction(script):
                 declared = as_async(script) if self.way.is_async else as_sync(script)
-            self.app.function(on=on, **{"backoff": 0, **settings})(declared)
+            given: Any = {"backoff": 0, **settings}
+            self.app.function(on=on, **given)(declared)
             return script
 
         return declare

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from typing import Any
 
 from flowlib import App, Event, Step, cron
 from flowlib.store import Store
-from flowlib.testing import BEFORE
 from flowlib.ticks import Ticks
-from flowlib.wire import Wire, script
 
+from .doom import deadly_wire
 from .ledger import noted
 
 app = App("ticking", retries=0)
@@ -35,13 +32,4 @@ def ticks(store: Store, worker: str) -> Ticks:
 def tick_and_die(url: str, when: str) -> None:
     """Right before the command that starts a tick's run is sent, or right after, before the reply."""
 
-    class Doomed(Wire):
-        def _send(self, data: bytes, mute: bool = False) -> None:
-            starts = script("start_ticks").sha in data
-            if starts and when == BEFORE:
-                os.kill(os.getpid(), signal.SIGKILL)
-            super()._send(data, mute)
-            if starts:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    ticks(Store(url, wire=Doomed), "doomed").run(lambda: False)
+    ticks(Store(url, wire=deadly_wire("start_ticks", when)), "doomed").run(lambda: False)

@@ -169,7 +169,7 @@ def test_a_function_s_settings_go_over_its_app_s_and_these_over_the_defaults(app
 
 
 def test_a_function_can_be_described_to_who_cannot_import_it(app: App) -> None:
-    app.function(on=["a", uploaded], name="one", timeout=1.5)(pay_async)
+    app.function(on=["a", uploaded], name="one", timeout=1.5, run_timeout=60)(pay_async)
     described = app.functions["one"].describe()
     assert json.loads(json.dumps(described)) == described
     assert described | {"code": ""} == {
@@ -181,6 +181,8 @@ def test_a_function_can_be_described_to_who_cannot_import_it(app: App) -> None:
         "retries": 2,
         "backoff": [10.0, 2.0, 3600.0],
         "timeout": 1.5,
+        "start_timeout": None,
+        "run_timeout": 60.0,
         "async": True,
         "code": "",
     }

@@ -37,7 +37,7 @@ LAYERS = """
     board capture deadline loop
     step timeline
     journal wait
-    server function retry schedule codec shape hints scalar model ulid errors
+    server declaration function retry schedule codec shape hints scalar model ulid errors
 """
 RANK = {name: rank for rank, line in enumerate(LAYERS.strip().splitlines()) for name in line.split()}
 PURE = {name for name, rank in RANK.items() if rank >= RANK["step"]} - {"server"}

@@ -89,7 +89,7 @@ async def import_contacts_async(event: Event[Upload], step: AsyncStep) -> list[s
     return [*check.errors, *rows, str(total)]
 
 
-@app.function(on="plain.name")
+@app.function(on="plain.name", start_timeout=60, run_timeout=timedelta(days=1))
 def plain(event: Event[dict[str, Any]], step: Step) -> str:
     return str(event.data["key"])
 

@@ -106,6 +106,7 @@ cron("@daily", jitter="5m")  # error
 app.function()  # error
 app.function(on=uploaded, retries="3")  # error
 app.function(on=uploaded, retry=3)  # error
+app.function(on=uploaded, run_timeout="1h")  # error
 app.function(on=uploaded, idempotency=3600)  # error
 
 uploaded(Order(1))  # error

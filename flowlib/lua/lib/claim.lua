@@ -41,6 +41,10 @@ local function take_job(seen, worker, exec, lease_ms)
     redis.call('ZADD', P .. ':leases', NOW + lease_ms, lease)
     redis.call('HSET', key, started_fields(worker, exec, lease))
     if seen.kind == 'wait' then forget_wait(r.app, job) end -- its time is over: from now on no event decides
+    if r.starts_by then -- it has begun in time
+      redis.call('ZREM', P .. ':timers', run .. '!start')
+      redis.call('HDEL', run_key(run), 'starts_by')
+    end
     if r.due ~= '' then redis.call('HSET', run_key(run), 'due', '') end
     set_state(run, r.app, r['function'], r.state, 'running')
     note(run, 'claimed', seen.step, seen.attempt, worker,

@@ -1,7 +1,8 @@
 -- A run ends: its status never changes again (I6), nothing of it is left but what expires with its retention.
--- KEYS   {P}:run|memo|history:{run} {P}:active:{app}, channel {P}:ended!{run}
+-- KEYS   {P}:run|memo|history:{run} {P}:active:{app} {P}:timers, channel {P}:ended!{run}
 local function end_run(run, status, worker, detail, fields)
-  local r = redis.call('HMGET', run_key(run), 'app', 'function', 'state', 'created', 'retention', 'step', 'attempt')
+  local r = redis.call('HMGET', run_key(run), 'app', 'function', 'state', 'created', 'retention', 'step', 'attempt',
+    'starts_by', 'ends_by')
   local app, fn = r[1], r[2]
   redis.call('HSET', run_key(run), 'status', status, 'ended', NOW, 'state', '', 'due', '', unpack(fields))
   note(run, status, r[6] or '', r[7], worker, detail)
@@ -9,6 +10,7 @@ local function end_run(run, status, worker, detail, fields)
     redis.call('EXPIRE', P .. ':' .. kind .. ':' .. run, r[5])
   end
   redis.call('ZREM', P .. ':active:' .. app, run)
+  if r[8] or r[9] then redis.call('ZREM', P .. ':timers', run .. '!start', run .. '!end') end
   set_state(run, app, fn, r[3], nil)
   count(app, 'runs_finished|' .. fn .. '|' .. status .. '|')
   observe(app, 'run_seconds', fn, status, RUN_EDGES, (NOW - tonumber(r[4])) / 1000)

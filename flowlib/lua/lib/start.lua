@@ -1,6 +1,6 @@
 -- A run begins: idempotency, its record, its first job; shared by dispatch_events (an event) and start_ticks (a tick).
 -- Needs lib/run.lua, lib/metrics.lua, lib/job.lua and lib/queue.lua.
--- KEYS   {P}:once:{app}:{fn}:{event} {P}:run:{run} {P}:runs:{app} {P}:active:{app}, and those of the libraries
+-- KEYS   {P}:once:{app}:{fn}:{event} {P}:run:{run} {P}:runs:{app} {P}:active:{app} {P}:timers, those of the libraries
 local counts, queued = {}, {}
 local function later(field, by) counts[field] = (counts[field] or 0) + (by or 1) end
 
@@ -8,9 +8,17 @@ local function count_all(app)
   for field, n in pairs(counts) do count(app, field, n) end
 end
 
+-- The time by which a run has to begin, or to end, is a timer as those of jobs: `{run}!start`, `{run}!end`.
+local function bound_run(run, bound, field, ms)
+  if ms == 0 then return end
+  redis.call('HSET', run_key(run), field, NOW + ms)
+  set_timer(run .. bound, NOW + ms)
+end
+
 -- A run is {function, event id, event name, event ts ms, event data, run, idempotency window ms, retention s,
--- location MODULE:APP, job as put_job takes it}. Returns {1, run} started; {0, run} this event id has started that run before.
-local function start(app, fn, event, name, ts, data, run, window, retention, location, spec)
+-- location MODULE:APP, job as put_job takes it, ms in which it has to begin and ms in which it has to end (0: none)}.
+-- Returns {1, run} started; {0, run} this event id has started that run before.
+local function start(app, fn, event, name, ts, data, run, window, retention, location, spec, start_ms, run_ms)
   local once = P .. ':once:' .. app .. ':' .. fn .. ':' .. event
   local earlier = redis.call('GET', once)
   if earlier then return {0, earlier} end
@@ -21,6 +29,8 @@ local function start(app, fn, event, name, ts, data, run, window, retention, loc
   redis.call('HSET', run_key(run), 'app', app, 'function', fn, 'status', 'running', 'state', 'queued', 'created', NOW,
     'event_id', event, 'event_name', name, 'event_ts', ts, 'data', data, 'job', job, 'step', step, 'kind', kind,
     'queue', queue, 'attempt', 1, 'bytes', 0, 'dropped', 0, 'due', '', 'retention', retention, 'location', location)
+  bound_run(run, '!start', 'starts_by', start_ms)
+  bound_run(run, '!end', 'ends_by', run_ms)
   redis.call('ZADD', P .. ':runs:' .. app, NOW, run)
   redis.call('ZADD', P .. ':active:' .. app, NOW, run)
   put_job(run, spec, NOW, 'status', 'queued', waiting_fields(spec[8], spec[9]))
