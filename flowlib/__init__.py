@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         RunCancelled,
         RunEnded,
         RunFailed,
+        RunNotFailed,
         RunTimeout,
         ServerError,
         StepFailed,
@@ -44,7 +45,8 @@ _HOMES = {
     "step": ("AsyncStep", "Step"),
     "errors": (
         "ConfigError", "FlowError", "NondeterminismError", "NonRetriable", "NotFound", "PayloadError", "RetryAfter",
-        "RunCancelled", "RunEnded", "RunFailed", "RunTimeout", "ServerError", "StepFailed", "StepTimeout", "WorkerLost",
+        "RunCancelled", "RunEnded", "RunFailed", "RunNotFailed", "RunTimeout", "ServerError", "StepFailed", "StepTimeout",
+        "WorkerLost",
     ),
 }  # fmt: skip
 
@@ -66,6 +68,7 @@ __all__ = [
     "RunCancelled",
     "RunEnded",
     "RunFailed",
+    "RunNotFailed",
     "RunTimeout",
     "ServerError",
     "Step",

@@ -20,6 +20,7 @@ __all__ = [
     "RunCancelled",
     "RunEnded",
     "RunFailed",
+    "RunNotFailed",
     "RunTimeout",
     "ServerError",
     "StepFailed",
@@ -194,6 +195,19 @@ class RunEnded(FlowError):
 
     def __init__(self, run_id: str, status: str) -> None:
         super().__init__(f"run {run_id} has ended already ({status}): nothing was changed")
+        self.run_id = run_id
+        self.status = status
+
+
+class RunNotFailed(FlowError):
+    """A run that has not failed was to be retried: there is nothing in it to be tried again.
+
+    >>> app.runs.retry(run_id)   # RunNotFailed: run 01J... has not failed, it is completed: ...
+    """
+
+    def __init__(self, run_id: str, status: str) -> None:
+        then = "it goes on by itself" if status == "running" else f"`flow replay {run_id}` makes a new run of its event"
+        super().__init__(f"run {run_id} has not failed, it is {status}: {then}")
         self.run_id = run_id
         self.status = status
 

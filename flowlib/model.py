@@ -146,7 +146,7 @@ class Run:
 
     `status` is running, completed, failed or cancelled; while it is running, `state` says what it does right now:
     queued, running (on a worker), sleeping, waiting (for an event) or retrying. Times are aware datetimes by the server's
-    clock.
+    clock. `retried` is how often it has failed and was put back.
     """
 
     id: str
@@ -165,6 +165,7 @@ class Run:
     recorded: int = 0
     memo_bytes: int = 0
     dropped: int = 0
+    retried: int = 0
     steps: tuple[StepRecord, ...] = field(default=(), repr=False)
 
     @property

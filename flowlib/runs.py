@@ -5,6 +5,7 @@ Reads what the scripts wrote; writes nothing itself. The same for the API and th
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -14,11 +15,12 @@ import msgpack
 import redis
 
 from .codec import annotation_of, decode
-from .errors import NotFound, RunCancelled, RunEnded, RunFailed, RunTimeout
+from .errors import NotFound, RunCancelled, RunEnded, RunFailed, RunNotFailed, RunTimeout
 from .function import Function
 from .journal import id_of, is_step
 from .model import CANCELLED, COMPLETED, ENDED, FAILED, UNSENT, Event, HistoryEntry, Run
-from .records import text, unpack_error
+from .outcome import make_job
+from .records import JobSpec, text, unpack_error
 from .store import Store
 from .timeline import steps_of
 from .wire import explain
@@ -137,6 +139,26 @@ class Runs:
         if verdict == "ended":
             raise RunEnded(run_id, more[0])
 
+    def retry(self, run_id: str) -> str:
+        """Put a failed run back to the step that failed, in place: what is recorded stays, its attempts begin anew.
+
+        Returns the id of the step that is tried again, or "" when the run failed in the code behind its last step. Raises
+        NotFound (it may have expired), and RunNotFailed for any other run.
+
+        >>> app.runs.retry(run_id)
+        'charge'
+        """
+        self.get(run_id)
+        store, token = self._store(), secrets.token_hex(8)
+        with _Explained(store):
+            while (found := last_job(store, run_id)) is not None:
+                verdict, *more = store.retry_run(run_id, token, found)
+                if verdict == "retried":
+                    return id_of(more[0])
+                if verdict not in ("unknown", "moved"):
+                    raise RunNotFailed(run_id, verdict)
+        raise _unknown(run_id)
+
     def of_event(self, event_id: str) -> Listed[str]:
         """Ids of the runs that an event id has started, as long as its idempotency window lasts.
 
@@ -225,8 +247,18 @@ class Runs:
             event=event, created=_when(float(r["created"])), ended=_when(float(r["ended"])) if r.get("ended") else None,
             result=result, error=unpack_error(r["error"]) if r.get("error") else None, reason=text(r.get("reason", b"")),
             step=id_of(text(r["step"])), attempt=int(r["attempt"]), recorded=recorded - int(r.get("values", 0)),
-            memo_bytes=int(r["bytes"]), dropped=int(r["dropped"]),
+            memo_bytes=int(r["bytes"]), dropped=int(r["dropped"]), retried=int(r.get("retries", 0)),
         )  # fmt: skip
+
+
+def last_job(store: Store, run_id: str) -> JobSpec | None:
+    """The job that the run is at, or was at when it ended; None when there is no such run any more."""
+    fields = ("app", "function", "location", "step", "kind", "queue")
+    found = cast(Listed[bytes | None], store.client.hmget(store.keys.run(run_id), fields))
+    if found[0] is None:
+        return None
+    app, function, location, step, kind, queue = (text(value or b"") for value in found)
+    return make_job(app, function, run_id, location, step, kind, None, queue)
 
 
 def _unknown(run_id: str) -> NotFound:

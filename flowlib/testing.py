@@ -282,7 +282,11 @@ def _memos(stored: Stored) -> Iterator[str]:
         if record.get("dropped") != "0":
             continue
         memos = stored.values.get(f"{stored.prefix}:memo:{run}", {})
-        written = Counter(step for _, kind, step, *_ in stored.histories.get(run, ()) if kind == "recorded")
+        written: Counter[str] = Counter()
+        for _, kind, step, *_, detail in stored.histories.get(run, ()):
+            written[step] += kind == "recorded"
+            written[step] -= kind == "retried" and "dropped" in detail  # a retry forgets the step that failed
+        written = +written
         if str(len(memos) - written.total()) != record.get("values", "0"):
             yield f"run {run}: {len(memos)} memos, but {written.total()} steps and {record.get('values', 0)} values (I1)"
         if written != Counter(filter(is_step, memos)):
@@ -370,6 +374,9 @@ def _told_by(function: str, history: list[Any]) -> Iterator[str]:
                     yield f"attempts|{function}|lost"
             case "recovered":
                 yield "recovered|orphan"
+            case "retried":
+                without_body.discard(step)
+                yield from (f"runs_retried|{function}", f"runs_finished|{function}|failed")
 
 
 if __name__ == "__main__":

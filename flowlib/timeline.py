@@ -60,6 +60,8 @@ def _ends_run(entry: HistoryEntry) -> bool:
 def _take(step: _Building, entry: HistoryEntry) -> None:
     detail = entry.detail
     step.kind = detail.get("kind", step.kind)
+    if entry.kind == "retried":  # somebody has asked for it, and its failure is forgotten
+        step.status = "queued"
     if step.status in (COMPLETED, FAILED):
         return  # its job came back only to call the function again, after an error between steps
     match entry.kind:

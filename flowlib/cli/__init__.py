@@ -24,6 +24,7 @@ COMMANDS = {
     "show": "Show one run: its timeline, steps, attempts, outputs and errors.",
     "logs": "Show what a run has logged.",
     "cancel": "End a run that has not ended.",
+    "retry": "Put a failed run back to the step that failed.",
     "cron": "Look at cron schedules, trigger, pause and resume functions.",
     "functions": "List the functions that workers have declared.",
     "forget": "Forget an app that is gone for good: no event is kept for it any more.",

@@ -75,6 +75,8 @@ def _take(lane: Lane, entry: HistoryEntry) -> None:
     match entry.kind:
         case "queued" | "recovered":
             lane.turn(WAIT, entry.at)
+        case "retried":
+            lane.recorded = False
         case "claimed":
             lane.turn(RUNNING, entry.at)
         case "sleeping" | "waiting":

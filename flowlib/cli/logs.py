@@ -100,6 +100,9 @@ class _Lines:
                 self._event(entry, f"its worker {entry.worker} is lost: queued again", "magenta")
             case "released":
                 self._event(entry, f"handed back by {entry.worker}: {detail.get('reason')}", "magenta")
+            case "retried":
+                what = f": again from {id_of(entry.step)}" if entry.step else ""
+                self._end(entry, f"the run is retried{what}", "yellow")
             case "completed":
                 self._end(entry, "the run has completed", "green")
             case "failed":

@@ -108,7 +108,7 @@ def run_document(run: Run) -> dict[str, Any]:
         "event": {"name": run.event.name, "id": run.event.id, "ts": iso(run.event.ts)},
         "created": iso(run.created), "ended": iso(run.ended), "result": jsonable(run.result),
         "error": error_document(run.error), "reason": run.reason, "step": run.step, "attempt": run.attempt,
-        "recorded": run.recorded, "memo_bytes": run.memo_bytes, "dropped": run.dropped,
+        "recorded": run.recorded, "memo_bytes": run.memo_bytes, "dropped": run.dropped, "retried": run.retried,
     }  # fmt: skip
 
 

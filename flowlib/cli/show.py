@@ -92,6 +92,9 @@ class _Page:
             self._print(("error    ", "dim"), (self._told(run.error), "red"), step)
             if not step:  # else the step shows it
                 self._traceback(run.error.traceback, "         ")
+        if run.retried:
+            times = "once" if run.retried == 1 else f"{run.retried} times"
+            self._print(("retried  ", "dim"), f"{times}, after it had failed")
         if run.dropped:
             self._print((f"… {run.dropped} of the oldest entries of its history were dropped", "yellow"))
 

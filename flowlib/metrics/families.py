@@ -66,6 +66,9 @@ RUNS_STARTED = Family("flow_runs_started_total", ("app", "function"), "Runs star
 RUNS_FINISHED = Family(
     "flow_runs_finished_total", ("app", "function", "status"), "Runs ended: completed, failed or cancelled."
 )
+RUNS_RETRIED = Family(
+    "flow_runs_retried_total", ("app", "function"), "Failed runs that somebody has put back, in place."
+)
 RUN_DURATION = Family(
     "flow_run_duration_seconds",
     ("app", "function", "status"),
@@ -148,6 +151,7 @@ COUNTED: Mapping[str, tuple[Family, Callable[[str, str, str, str], Labels]]] = {
     "runs_started": (RUNS_STARTED, lambda app, function, _, __: (app, function)),
     "runs_finished": (RUNS_FINISHED, lambda app, function, status, _: (app, function, status)),
     "ticks": (CRON_TICKS, lambda app, function, outcome, _: (app, function, outcome)),
+    "runs_retried": (RUNS_RETRIED, lambda app, function, _, __: (app, function)),
     "run_seconds": (RUN_DURATION, lambda app, function, edge, status: (app, function, status, edge)),
     "attempts": (STEP_ATTEMPTS, lambda app, function, outcome, step: (app, function, step, outcome.partition(":")[0])),
     "step_seconds": (STEP_DURATION, lambda app, function, edge, step: (app, function, step, edge)),

@@ -142,6 +142,7 @@ class Reading:
             values[f.RECOVERED][app, cause] += 0
         for function, described in self._found["functions", app].items():
             values[f.RUNS_STARTED][app, function] += 0
+            values[f.RUNS_RETRIED][app, function] += 0
             values[f.MEMO_BYTES][app, function] += 0
             for status in sorted(ENDED):
                 values[f.RUNS_FINISHED][app, function, status] += 0

@@ -167,6 +167,10 @@ class JobStore(Link):
         """('unknown',), ('ended', status) or ('cancelled', job, worker that runs it or '')."""
         return tuple(part.decode() for part in self._call("cancel_run", run, reason, secrets.token_hex(8)))
 
+    def retry_run(self, run: str, token: str, spec: JobSpec) -> tuple[str, ...]:
+        """('retried', step that is tried again or ''), ('unknown',), ('moved',), or (its status,). `spec` is its last job."""
+        return tuple(map(text, self._call("retry_run", run, token, *spec.args())))
+
     def show_job(self, lease: Lease, job: str) -> None:
         """List a job that has been running for a moment where RQ's tools look."""
         self._call("show_job", lease.worker, lease.name, lease.exec, job, lease.queue)

@@ -271,3 +271,24 @@ def test_no_functions_is_no_error(flow: Flow) -> None:
     said = flow("functions")
     assert (said.code, said.out) == (0, "")
     assert "no functions yet" in said.err
+
+
+# -- retry -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_run_is_retried_and_what_became_of_it_is_shown(
+    flow: Flow, at_work: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = at_work.order("bad", valid=False).id
+    monkeypatch.setattr(shop.check, "__code__", (lambda order: None).__code__)  # as if mended
+    assert flow("retry", bad[:20]).out == f"run {bad} goes on: step 'check' is tried again\n"
+    wait_until(lambda: at_work.app.runs.get(bad).finished)
+    shown = flow("show", bad).out
+    assert "completed" in shown.splitlines()[0]
+    assert "retried  once, after it had failed" in shown
+    assert "the run is retried: again from check" in flow("logs", bad).out
+    assert flow("show", bad, "--json").document["retried"] == 1
+    said = flow("retry", bad)
+    assert (said.code, said.out) == (1, "")
+    assert f"run {bad} has not failed, it is completed: `flow replay {bad}` makes a new run" in said.err
+    assert "does not exist" in flow("retry", "01JUNK").err

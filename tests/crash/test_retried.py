@@ -1,0 +1,83 @@
+"""Whoever asks for a retry, or works on it, is killed between any two commands: the run goes on, and nothing is repeated."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from flowlib import App, Event
+from flowlib.server import Server
+from flowlib.store import Store
+from flowlib.testing import AFTER, BEFORE, check_invariants
+from tests import access
+
+from .fleet import Forked, WorkerProcess, until
+from .ledger import AGAIN, START, Ledger
+from .second_try import STEPS, mended, retry
+
+WORK = "tests.crash.second_try:app"
+SETTINGS = {"lease_ms": 500, "reconcile_every": 3600.0}
+FURTHEST = 9  # the last command of the run, or one behind it
+
+
+@pytest.fixture
+def databases(tmp_path: Path) -> Iterator[Server]:
+    with Server.start(tmp_path / "server", config={"databases": "100", **access.config(tmp_path)}) as server:
+        yield server
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("when", [BEFORE, AFTER])
+def test_a_retry_survives_the_death_of_whoever_asks_for_it_and_of_whoever_works_on_it(
+    databases: Server, tmp_path: Path, when: str
+) -> None:
+    """I1, I3, I4, I6."""
+
+    def survive(at: int) -> list[str]:
+        return list(faults_of(databases.url.replace("db=0", f"db={at}"), tmp_path / f"{at}", at, when))
+
+    with ThreadPoolExecutor(FURTHEST) as pool:
+        faults = dict(enumerate(pool.map(survive, range(1, FURTHEST + 1)), 1))
+    assert {at: found for at, found in faults.items() if found} == {}
+
+
+def faults_of(url: str, notes: Path, at: int, when: str) -> Iterator[str]:
+    store = Store(url)
+    app = App("second-try").connect(store=store)
+    app.send(Event("crash.pay", {}, id="once"))
+    worker = WorkerProcess(WORK, url, notes, **SETTINGS)
+    until(lambda: [run for run in app.runs.list() if run.status == "failed"])
+    (run,) = app.runs.list()
+    assert worker.stop() == 0
+    mended(notes).touch()
+    asker = Forked(retry, notes, url, run.id, when)
+    if asker.exit_code != -signal.SIGKILL:
+        yield "whoever asked was not killed"
+    yield from check_invariants(store)
+    if app.runs.get(run.id).status == "failed":  # it has not come to it; the first time the server knew no such script
+        app.runs.retry(run.id)
+    doomed = WorkerProcess(WORK, url, notes, at=at, when=when, **SETTINGS)
+    until(lambda: doomed.ends(within=0.05) or app.runs.get(run.id).finished)
+    doomed.stop()
+    yield from check_invariants(store)
+    if not app.runs.get(run.id).finished:
+        store.client.delete(store.keys.housekeeper)
+        healthy = WorkerProcess(WORK, url, notes, **SETTINGS)
+        until(lambda: app.runs.get(run.id).finished)
+        assert healthy.stop() == 0
+    ended = app.runs.get(run.id)
+    if (ended.status, ended.result, ended.retried) != ("completed", STEPS, 1):
+        yield f"{ended}: {app.runs.history(run.id)}"
+    lines = Ledger(notes).lines()
+    yield from (f"{line} was recorded" for line in lines if line.word == AGAIN)
+    started = Counter(line.step for line in lines if line.word == START)
+    if started["first"] != 1 or not 2 <= started["charge"] <= 3 or not 1 <= started["last"] <= 2:
+        yield f"started {started}"
+    yield from check_invariants(store)
+    store.close()
