@@ -101,7 +101,8 @@ class StepRecord:
     """What is known of one step of a run.
 
     `status` is queued, running, retrying, sleeping, waiting, completed, failed or cancelled. `until` is when a sleep, or the
-    wait for an event, ends at the latest.
+    wait for an event, ends at the latest. `origin` is "kept" for what the run that is replayed had recorded, "given" for what
+    was put in its place.
     """
 
     id: str
@@ -111,6 +112,7 @@ class StepRecord:
     until: float | None = None
     bytes: int = 0
     wait: WaitRecord | None = None
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,8 @@ class Run:
 
     `status` is running, completed, failed or cancelled; while it is running, `state` says what it does right now:
     queued, running (on a worker), sleeping, waiting (for an event) or retrying. Times are aware datetimes by the server's
-    clock. `retried` is how often it has failed and was put back.
+    clock. `retried` is how often it has failed and was put back; `replay_of` the run whose event it was made to take again,
+    `replays` those that were made so of it.
     """
 
     id: str
@@ -166,6 +169,8 @@ class Run:
     memo_bytes: int = 0
     dropped: int = 0
     retried: int = 0
+    replay_of: str = ""
+    replays: tuple[str, ...] = ()
     steps: tuple[StepRecord, ...] = field(default=(), repr=False)
 
     @property

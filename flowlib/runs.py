@@ -5,6 +5,7 @@ Reads what the scripts wrote; writes nothing itself. The same for the API and th
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,12 +18,15 @@ import redis
 from .codec import annotation_of, decode
 from .errors import NotFound, RunCancelled, RunEnded, RunFailed, RunNotFailed, RunTimeout
 from .function import Function
-from .journal import id_of, is_step
+from .journal import ENTRY, RUN, id_of, is_step
 from .model import CANCELLED, COMPLETED, ENDED, FAILED, UNSENT, Event, HistoryEntry, Run
 from .outcome import make_job
 from .records import JobSpec, text, unpack_error
+from .replay import Original
 from .store import Store
 from .timeline import steps_of
+from .ulid import ulid
+from .wait import has_fields
 from .wire import explain
 
 CHUNK = 500
@@ -48,19 +52,21 @@ class Runs:
         function: str | None = None,
         event: str | None = None,
         since: datetime | timedelta | None = None,
-        limit: int = 100,
+        match: Mapping[str, Any] | None = None,
+        limit: int | None = 100,
     ) -> Listed[Run]:
-        """The newest runs first. `event` is an event's name or id; `since` a datetime, or how long ago at most.
+        """The newest runs first, without their data. `event` is an event's name or id; `since` a datetime, or how long ago
+        at most; `match` are fields of the event's data and the values that they must have, as in `step.wait_for_event`.
 
-        >>> app.runs.list(function="import-contacts", event="upload-17")
+        >>> app.runs.list(function="import-contacts", match={"key": "2026/list.csv"})
         """
-        oldest = self._oldest(since)
         found: Listed[Run] = []
-        for run in self._newest_first(oldest):
+        for run in self._newest_first(self._oldest(since), with_data=bool(match)):
             if (
                 (status is None or status in (run.status, run.state))
                 and (function is None or run.function == function)
                 and (event is None or event in (run.event.name, run.event.id))
+                and (not match or has_fields(run.event.data, match))
             ):
                 found.append(run)
                 if len(found) == limit:
@@ -159,6 +165,29 @@ class Runs:
                     raise RunNotFailed(run_id, verdict)
         raise _unknown(run_id)
 
+    def replay(self, run_id: str, *, from_step: str | None = None, set: Mapping[str, Any] | None = None) -> str:
+        """A new run of the same event; returns its id. The run that there is stays as it is; each tells of the other.
+
+        All steps run anew, but with `from_step` what was recorded before that step first came up is kept. `set` gives
+        steps a value in place of what they would return. Steps are named as `flow show` names them. Raises NotFound for a
+        run or a step that there is not, and PayloadError for a value that cannot be stored.
+
+        >>> app.runs.replay(run_id, from_step="store", set={"enrich": []})
+        '01J...'
+        """
+        self.get(run_id)
+        store, new = self._store(), ulid(time.time_ns() // 1_000_000, secrets.token_bytes(10))
+        with _Explained(store):
+            while (first := first_job(store, run_id, new)) is not None:
+                keys = cast(Listed[bytes], store.client.hkeys(store.keys.memo(run_id)))
+                original = Original(run_id, self.history(run_id), map(text, keys))
+                verdict = store.replay_run(run_id, new, first, original.memos(from_step, set or {}))
+                if verdict == "replayed":
+                    return new
+                if verdict == "unknown":
+                    break
+        raise _unknown(run_id)
+
     def of_event(self, event_id: str) -> Listed[str]:
         """Ids of the runs that an event id has started, as long as its idempotency window lasts.
 
@@ -190,18 +219,19 @@ class Runs:
         store = self._store()
         return sorted(name.decode() for name in cast(set[bytes], store.client.smembers(store.keys.apps)))
 
-    def _newest_first(self, oldest: float) -> Iterator[Run]:
+    def _newest_first(self, oldest: float, with_data: bool) -> Iterator[Run]:
         store = self._store()
         with _Explained(store):
             apps = self._apps()
         if len(apps) == 1:
-            yield from self._of_app(apps[0], oldest)
+            yield from self._of_app(apps[0], oldest, with_data)
             return
         import heapq
 
-        yield from heapq.merge(*(self._of_app(app, oldest) for app in apps), key=lambda run: run.created, reverse=True)
+        of_each = [self._of_app(app, oldest, with_data) for app in apps]
+        yield from heapq.merge(*of_each, key=lambda run: run.created, reverse=True)
 
-    def _of_app(self, app: str, oldest: float) -> Iterator[Run]:
+    def _of_app(self, app: str, oldest: float, with_data: bool) -> Iterator[Run]:
         store, start = self._store(), 0
         while True:
             with _Explained(store):
@@ -212,7 +242,9 @@ class Runs:
                     pipe.hlen(store.keys.memo(run_id))
                 found = pipe.execute() if names else []
             records = zip(names, found[::2], found[1::2], strict=True)
-            yield from (self._run(run_id, record, recorded) for run_id, record, recorded in records if record)
+            yield from (
+                self._run(run_id, record, recorded, with_data) for run_id, record, recorded in records if record
+            )
             if len(names) < CHUNK:
                 return
             start += CHUNK
@@ -248,17 +280,32 @@ class Runs:
             result=result, error=unpack_error(r["error"]) if r.get("error") else None, reason=text(r.get("reason", b"")),
             step=id_of(text(r["step"])), attempt=int(r["attempt"]), recorded=recorded - int(r.get("values", 0)),
             memo_bytes=int(r["bytes"]), dropped=int(r["dropped"]), retried=int(r.get("retries", 0)),
+            replay_of=text(r.get("replay_of", b"")), replays=tuple(text(r.get("replays", b"")).split()),
         )  # fmt: skip
 
 
 def last_job(store: Store, run_id: str) -> JobSpec | None:
     """The job that the run is at, or was at when it ended; None when there is no such run any more."""
-    fields = ("app", "function", "location", "step", "kind", "queue")
-    found = cast(Listed[bytes | None], store.client.hmget(store.keys.run(run_id), fields))
-    if found[0] is None:
+    app, function, location, step, kind, queue = _fields(
+        store, run_id, "app", "function", "location", "step", "kind", "queue"
+    )
+    return make_job(app, function, run_id, location, step, kind, None, queue) if app else None
+
+
+def first_job(store: Store, run_id: str, new: str) -> JobSpec | None:
+    """That of a new run, as this one began; in the function's queue, as workers have declared it."""
+    app, function, location, queue = _fields(store, run_id, "app", "function", "location", "queue")
+    if not app:
         return None
-    app, function, location, step, kind, queue = (text(value or b"") for value in found)
-    return make_job(app, function, run_id, location, step, kind, None, queue)
+    declared = cast(bytes | None, store.client.hget(store.keys.functions(app), function))
+    settings: dict[str, Any] = json.loads(declared) if declared else {"queue": queue, "timeout": None}
+    return make_job(app, function, new, location, ENTRY, RUN, settings["timeout"], settings["queue"])
+
+
+def _fields(store: Store, run_id: str, *names: str) -> Listed[str]:
+    return [
+        text(value or b"") for value in cast(Listed[bytes | None], store.client.hmget(store.keys.run(run_id), names))
+    ]
 
 
 def _unknown(run_id: str) -> NotFound:

@@ -284,7 +284,7 @@ def _memos(stored: Stored) -> Iterator[str]:
         memos = stored.values.get(f"{stored.prefix}:memo:{run}", {})
         written: Counter[str] = Counter()
         for _, kind, step, *_, detail in stored.histories.get(run, ()):
-            written[step] += kind == "recorded"
+            written[step] += kind in ("recorded", "kept") and is_step(step)
             written[step] -= kind == "retried" and "dropped" in detail  # a retry forgets the step that failed
         written = +written
         if str(len(memos) - written.total()) != record.get("values", "0"):

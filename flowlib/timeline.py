@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .journal import ENTRY, id_of
+from .journal import ENTRY, id_of, is_step
 from .model import CANCELLED, COMPLETED, FAILED, Attempt, ErrorInfo, HistoryEntry, StepRecord, WaitRecord
 
 
@@ -22,10 +22,19 @@ class _Building:
     until: float | None = None
     bytes: int = 0
     wait: WaitRecord | None = None
+    origin: str = ""
 
     def close(self, at: float, outcome: str, **more: Any) -> None:
         if self.attempts and self.attempts[-1].ended is None:
             self.attempts[-1] = replace(self.attempts[-1], ended=at, outcome=outcome, **more)
+
+    def ordered(self, entry: HistoryEntry) -> None:
+        """Somebody has had its failure forgotten, or had this run begin with its memo."""
+        if entry.kind == "retried":
+            self.status = "queued"
+        else:
+            self.status, self.bytes = (COMPLETED if entry.detail["outcome"] == "ok" else FAILED), entry.detail["bytes"]
+            self.origin = "given" if "given" in entry.detail else "kept"
 
     def end(self, run: HistoryEntry) -> None:
         """The run has ended, and with it what was still open: a step that failed with its run, or was not asked for again."""
@@ -45,10 +54,10 @@ def steps_of(history: Iterable[HistoryEntry]) -> tuple[StepRecord, ...]:
         if _ends_run(entry):
             for step in building.values():
                 step.end(entry)
-        elif entry.kind != "log" and entry.step != ENTRY:
+        elif entry.kind != "log" and is_step(entry.step) and entry.step != ENTRY:
             _take(building.setdefault(entry.step, _Building(queued=entry.at)), entry)
     return tuple(
-        StepRecord(id_of(key), b.kind, b.status, tuple(b.attempts), b.until, b.bytes, b.wait)
+        StepRecord(id_of(key), b.kind, b.status, tuple(b.attempts), b.until, b.bytes, b.wait, b.origin)
         for key, b in building.items()
     )
 
@@ -60,8 +69,8 @@ def _ends_run(entry: HistoryEntry) -> bool:
 def _take(step: _Building, entry: HistoryEntry) -> None:
     detail = entry.detail
     step.kind = detail.get("kind", step.kind)
-    if entry.kind == "retried":  # somebody has asked for it, and its failure is forgotten
-        step.status = "queued"
+    if entry.kind in ("retried", "kept"):
+        step.ordered(entry)
     if step.status in (COMPLETED, FAILED):
         return  # its job came back only to call the function again, after an error between steps
     match entry.kind:

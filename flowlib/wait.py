@@ -141,6 +141,12 @@ def digest_in(fields: str, data: Any) -> str:
     return _digest(fields, values)
 
 
+def has_fields(data: Any, match: Mapping[str, Any]) -> bool:
+    """Whether data has these fields with these values, as a wait would match them."""
+    fields = json.dumps(sorted(match))
+    return digest_in(fields, data) == _digest(fields, [match[path] for path in sorted(match)])
+
+
 @lru_cache(maxsize=1000)
 def _paths(fields: str) -> tuple[str, ...]:
     return tuple(json.loads(fields))

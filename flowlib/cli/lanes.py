@@ -63,7 +63,7 @@ def lanes_of(history: Iterable[HistoryEntry], now: float) -> list[Lane]:
         if entry.kind in ("completed", "cancelled") or (entry.kind == "failed" and "level" not in entry.detail):
             for lane in lanes.values():
                 lane.stop(entry.at, LOST if entry.kind == "cancelled" else "")
-        elif entry.kind not in ("log", "started"):
+        elif entry.kind not in ("log", "started", "kept", "noted"):
             _end_replays(lanes, entry)
             _take(lanes.setdefault(entry.step, Lane(id_of(entry.step) or START)), entry)
     for lane in lanes.values():

@@ -109,13 +109,14 @@ def run_document(run: Run) -> dict[str, Any]:
         "created": iso(run.created), "ended": iso(run.ended), "result": jsonable(run.result),
         "error": error_document(run.error), "reason": run.reason, "step": run.step, "attempt": run.attempt,
         "recorded": run.recorded, "memo_bytes": run.memo_bytes, "dropped": run.dropped, "retried": run.retried,
+        "replay_of": run.replay_of or None, "replays": run.replays,
     }  # fmt: skip
 
 
 def step_document(step: StepRecord, memo: Memo | None) -> dict[str, Any]:
     return {
         "id": step.id, "kind": step.kind, "status": step.status, "until": iso(step.until), "bytes": step.bytes,
-        "wait": _wait_document(step.wait),
+        "origin": step.origin or None, "wait": _wait_document(step.wait),
         "attempts": [_attempt_document(attempt) for attempt in step.attempts],
         "output": jsonable(decode(memo.value)) if memo is not None and memo.error is None else None,
         "error": error_document(memo.error) if memo is not None else None,

@@ -92,6 +92,10 @@ class _Page:
             self._print(("error    ", "dim"), (self._told(run.error), "red"), step)
             if not step:  # else the step shows it
                 self._traceback(run.error.traceback, "         ")
+        if run.replay_of:
+            self._print(("replays  ", "dim"), f"run {run.replay_of}")
+        if run.replays:
+            self._print(("replayed ", "dim"), f"as run {', '.join(run.replays)}")
         if run.retried:
             times = "once" if run.retried == 1 else f"{run.retried} times"
             self._print(("retried  ", "dim"), f"{times}, after it had failed")
@@ -116,7 +120,8 @@ class _Page:
             self._print()
             said = (step.status, STYLES.get(step.status, ""))
             slept = f"  until {clock(step.until)}" if step.until else ""
-            self._print((step.id, "bold"), "  ", said, slept)
+            origin = (f"  {step.origin}", "dim") if step.origin else ""
+            self._print((step.id, "bold"), "  ", said, slept, origin)
             if step.wait is not None:
                 self._wait(step.wait)
             if step.kind == "run":

@@ -23,10 +23,11 @@ local function wake(job)
 end
 
 local function give_up(run, bound)
-  local r = redis.call('HMGET', run_key(run), 'status', 'created', bound == 'start' and 'starts_by' or 'ends_by')
+  local r = redis.call('HMGET', run_key(run), 'status', 'created', bound == 'start' and 'starts_by' or 'ends_by',
+    'began')
   if r[1] ~= 'running' or not r[3] then return end
   local what = bound == 'start' and 'start timeout: it had not begun' or 'run timeout: it had not ended'
-  stop_run(run, string.format('%s after %.6g s', what, (r[3] - r[2]) / 1000))
+  stop_run(run, string.format('%s after %.6g s', what, (r[3] - (r[4] or r[2])) / 1000))
 end
 
 local due = redis.call('ZRANGEBYSCORE', timers, '-inf', NOW, 'LIMIT', 0, ARGV[3])

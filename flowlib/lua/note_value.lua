@@ -15,5 +15,6 @@ if ARGV[13] ~= '' and redis.call('HEXISTS', memos, ARGV[13]) == 0 then return 'u
 if redis.call('HSETNX', memos, ARGV[10], ARGV[11]) == 0 then return 'recorded' end -- its reply was lost
 redis.call('HSET', run_key(run), 'bytes', ARGV[12])
 redis.call('HINCRBY', run_key(run), 'values', 1)
+note(run, 'noted', ARGV[10], 0, ARGV[3], {bytes = #ARGV[11]})
 count(ARGV[7], 'memo_bytes|' .. fn .. '||', #ARGV[11])
 return 'recorded'

@@ -171,6 +171,10 @@ class JobStore(Link):
         """('retried', step that is tried again or ''), ('unknown',), ('moved',), or (its status,). `spec` is its last job."""
         return tuple(map(text, self._call("retry_run", run, token, *spec.args())))
 
+    def replay_run(self, origin: str, run: str, spec: JobSpec, memos: Sequence[tuple[str, bytes, bytes]]) -> str:
+        """`replayed`, `unknown` or `changed`. `spec` is the new run's first job; `memos` are as the script takes them."""
+        return text(self._call("replay_run", origin, for_lua((run, spec.args(), memos))))
+
     def show_job(self, lease: Lease, job: str) -> None:
         """List a job that has been running for a moment where RQ's tools look."""
         self._call("show_job", lease.worker, lease.name, lease.exec, job, lease.queue)

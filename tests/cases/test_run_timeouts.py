@@ -105,3 +105,20 @@ def test_a_run_that_ends_in_time_leaves_no_timer(case: Case) -> None:
 
     assert case.run().status == "completed"
     nothing_is_left(case)
+
+
+@only_sync
+def test_a_failed_run_that_is_retried_has_as_long_again(case: Case) -> None:
+    @case.function(run_timeout=0.4, retries=0)
+    def f(event: Event[Any], step: Any) -> Any:
+        yield step.run("once", case.body("once", fails=1))
+        yield step.sleep("nap", 3600)
+
+    failed = case.run()
+    assert failed.status == "failed"
+    case.app.runs.retry(failed.id)
+    run = case.ended(failed.id)
+    assert (run.status, run.reason, case.ledger) == ("cancelled", END, ["once"] * 2)
+    assert run.ended is not None
+    assert run.ended.timestamp() - case.entries(run.id, "retried")[0].at >= 0.4
+    nothing_is_left(case)

@@ -36,3 +36,8 @@ def pay(event: Event[dict[str, Any]], step: Step) -> list[str]:
 def retry(url: str, run: str, when: str) -> None:
     """Dies when it sends the script, or right after."""
     App("second-try").connect(store=Store(url, wire=faulty_wire(kill, 1, when))).runs.retry(run)
+
+
+def replay(url: str, run: str, when: str) -> None:
+    """As retry."""
+    App("second-try").connect(store=Store(url, wire=faulty_wire(kill, 1, when))).runs.replay(run, from_step="charge")

@@ -1,4 +1,4 @@
-"""Whoever asks for a retry, or works on it, is killed between any two commands: the run goes on, and nothing is repeated."""
+"""Whoever asks for a retry or a replay, or works on it, is killed between any two commands: nothing is repeated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests import access
 
 from .fleet import Forked, WorkerProcess, until
 from .ledger import AGAIN, START, Ledger
-from .second_try import STEPS, mended, retry
+from .second_try import STEPS, mended, replay, retry
 
 WORK = "tests.crash.second_try:app"
 SETTINGS = {"lease_ms": 500, "reconcile_every": 3600.0}
@@ -80,4 +80,38 @@ def faults_of(url: str, notes: Path, at: int, when: str) -> Iterator[str]:
     if started["first"] != 1 or not 2 <= started["charge"] <= 3 or not 1 <= started["last"] <= 2:
         yield f"started {started}"
     yield from check_invariants(store)
+    store.close()
+
+
+def test_a_replay_is_there_as_a_whole_or_not_at_all_when_whoever_asks_for_it_dies(
+    redis_url: str, tmp_path: Path
+) -> None:
+    """I1, I3, I4."""
+    notes = tmp_path / "notes"
+    mended(notes).touch()
+    store = Store(redis_url)
+    app = App("second-try").connect(store=store)
+    app.send(Event("crash.pay", {}, id="once"))
+    worker = WorkerProcess(WORK, redis_url, notes, **SETTINGS)
+    until(lambda: [run for run in app.runs.list() if run.finished])
+    (first,) = app.runs.list()
+    made = [app.runs.replay(first.id, from_step="charge")]
+    for when in (BEFORE, AFTER):
+        assert Forked(replay, notes, redis_url, first.id, when).exit_code == -signal.SIGKILL
+        assert check_invariants(store) == []
+        made += [run.id for run in app.runs.list() if run.id not in (first.id, *made)]
+        assert len(made) == {BEFORE: 1, AFTER: 2}[when]
+    until(lambda: all(app.runs.get(run).finished for run in made))
+    assert worker.stop() == 0
+    assert [(app.runs.get(run).result, app.runs.get(run).replay_of) for run in made] == [(STEPS, first.id)] * 2
+    assert app.runs.get(first.id).replays == tuple(made)
+    started = Counter((line.step, line.run == first.id) for line in Ledger(notes).lines() if line.word == START)
+    assert started == {
+        ("first", True): 1,
+        ("charge", True): 1,
+        ("last", True): 1,
+        ("charge", False): 2,
+        ("last", False): 2,
+    }
+    assert check_invariants(store) == []
     store.close()

@@ -24,7 +24,7 @@ LAYERS = """
     metrics
     app
     runs
-    dispatch ticks
+    dispatch ticks replay
     engine
     frame
     held attempt

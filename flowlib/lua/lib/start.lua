@@ -1,4 +1,5 @@
--- A run begins: idempotency, its record, its first job; shared by dispatch_events (an event) and start_ticks (a tick).
+-- A run begins: idempotency, its record, its first job; shared by dispatch_events (an event), start_ticks (a tick)
+-- and replay_run (again).
 -- Needs lib/run.lua, lib/metrics.lua, lib/job.lua and lib/queue.lua.
 -- KEYS   {P}:once:{app}:{fn}:{event} {P}:run:{run} {P}:runs:{app} {P}:active:{app} {P}:timers, those of the libraries
 local counts, queued = {}, {}
@@ -15,6 +16,26 @@ local function bound_run(run, bound, field, ms)
   set_timer(run .. bound, NOW + ms)
 end
 
+-- The event of a replay is that of another run: fields of its own say which.
+local function begin_run(app, fn, event, name, ts, data, run, retention, location, spec, start_ms, run_ms, detail, ...)
+  local job, step, kind, queue = unpack(spec, 1, 4)
+  redis.call('HSET', run_key(run), 'app', app, 'function', fn, 'status', 'running', 'state', 'queued', 'created', NOW,
+    'event_id', event, 'event_name', name, 'event_ts', ts, 'data', data, 'job', job, 'step', step, 'kind', kind,
+    'queue', queue, 'attempt', 1, 'bytes', 0, 'dropped', 0, 'due', '', 'retention', retention, 'location', location, ...)
+  bound_run(run, '!start', 'starts_by', start_ms)
+  bound_run(run, '!end', 'ends_by', run_ms)
+  redis.call('ZADD', P .. ':runs:' .. app, NOW, run)
+  redis.call('ZADD', P .. ':active:' .. app, NOW, run)
+  put_job(run, spec, NOW, 'status', 'queued', waiting_fields(spec[8], spec[9]))
+  if not queued[queue] then know_queue(queue) end
+  queued[queue] = true
+  redis.call('RPUSH', R .. ':queue:' .. queue, job)
+  redis.call('RPUSH', P .. ':history:' .. run, stamped(told('started', '', 1, '', detail)),
+    stamped(told('queued', step, 1, '', {job = job, queue = queue, kind = kind})))
+  later('runs_started|' .. fn .. '||')
+  later('active|' .. fn .. '|queued|')
+end
+
 -- A run is {function, event id, event name, event ts ms, event data, run, idempotency window ms, retention s,
 -- location MODULE:APP, job as put_job takes it, ms in which it has to begin and ms in which it has to end (0: none)}.
 -- Returns {1, run} started; {0, run} this event id has started that run before.
@@ -24,22 +45,7 @@ local function start(app, fn, event, name, ts, data, run, window, retention, loc
   if earlier then return {0, earlier} end
   -- The run's id follows from the event's place in the stream, or the tick, so what comes again after the window is known as well.
   if redis.call('EXISTS', run_key(run)) == 1 then return {0, run} end
-  local job, step, kind, queue = unpack(spec, 1, 4)
   redis.call('SET', once, run, 'PX', window)
-  redis.call('HSET', run_key(run), 'app', app, 'function', fn, 'status', 'running', 'state', 'queued', 'created', NOW,
-    'event_id', event, 'event_name', name, 'event_ts', ts, 'data', data, 'job', job, 'step', step, 'kind', kind,
-    'queue', queue, 'attempt', 1, 'bytes', 0, 'dropped', 0, 'due', '', 'retention', retention, 'location', location)
-  bound_run(run, '!start', 'starts_by', start_ms)
-  bound_run(run, '!end', 'ends_by', run_ms)
-  redis.call('ZADD', P .. ':runs:' .. app, NOW, run)
-  redis.call('ZADD', P .. ':active:' .. app, NOW, run)
-  put_job(run, spec, NOW, 'status', 'queued', waiting_fields(spec[8], spec[9]))
-  if not queued[queue] then know_queue(queue) end
-  queued[queue] = true
-  redis.call('RPUSH', R .. ':queue:' .. queue, job)
-  redis.call('RPUSH', P .. ':history:' .. run, stamped(told('started', '', 1, '', {event = name, id = event})),
-    stamped(told('queued', step, 1, '', {job = job, queue = queue, kind = kind})))
-  later('runs_started|' .. fn .. '||')
-  later('active|' .. fn .. '|queued|')
+  begin_run(app, fn, event, name, ts, data, run, retention, location, spec, start_ms, run_ms, {event = name, id = event})
   return {1, run}
 end
