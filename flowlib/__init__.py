@@ -28,10 +28,11 @@ if TYPE_CHECKING:
         WorkerLost,
     )
     from .function import Limits
-    from .model import Event, EventType, Run
+    from .model import Ending, Event, EventType, Run, run_cancelled, run_completed, run_failed, run_finished
     from .retry import Backoff, step_options
     from .schedule import cron
     from .step import AsyncStep, Step
+    from .triggers import trigger
 
 __version__ = "0.1.0"
 
@@ -39,10 +40,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "app": ("App",),
     "function": ("Limits",),
-    "model": ("Event", "EventType", "Run"),
+    "model": ("Ending", "Event", "EventType", "Run", "run_cancelled", "run_completed", "run_failed", "run_finished"),
     "retry": ("Backoff", "step_options"),
     "schedule": ("cron",),
     "step": ("AsyncStep", "Step"),
+    "triggers": ("trigger",),
     "errors": (
         "ConfigError", "FlowError", "NondeterminismError", "NonRetriable", "NotFound", "PayloadError", "RetryAfter",
         "RunCancelled", "RunEnded", "RunFailed", "RunNotFailed", "RunTimeout", "ServerError", "StepFailed", "StepTimeout",
@@ -55,6 +57,7 @@ __all__ = [
     "AsyncStep",
     "Backoff",
     "ConfigError",
+    "Ending",
     "Event",
     "EventType",
     "FlowError",
@@ -76,7 +79,12 @@ __all__ = [
     "StepTimeout",
     "WorkerLost",
     "cron",
+    "run_cancelled",
+    "run_completed",
+    "run_failed",
+    "run_finished",
     "step_options",
+    "trigger",
 ]
 
 

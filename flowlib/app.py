@@ -17,13 +17,14 @@ from typing import Any, Protocol, TypeVar, Unpack, cast, overload
 from .codec import decode, encode
 from .declaration import Defaults, Settings, declare
 from .errors import ConfigError, PayloadError
-from .function import MAX_EVENT_BYTES, Function, Trigger, check_event_name, check_name
+from .function import MAX_EVENT_BYTES, Function, check_name
 from .model import UNSENT, Event, EventType
 from .retry import Backoff, make_options
 from .runs import Runs
 from .schedule import Cron
 from .step import AsyncStep, Step
 from .store import Sent, Store
+from .triggers import On, Trigger, check_event_name, check_own_event
 from .ulid import ulid
 
 D = TypeVar("D")
@@ -81,13 +82,14 @@ class App:
     # -- declaring ---------------------------------------------------------------------------------------------------
 
     @overload
-    def function(self, *, on: EventType[D], **settings: Unpack[Settings]) -> Declare[D]: ...
+    def function(self, *, on: EventType[D] | Trigger[D], **settings: Unpack[Settings]) -> Declare[D]: ...
     @overload
     def function(self, *, on: str | Cron, **settings: Unpack[Settings]) -> Declare[dict[str, Any]]: ...
     @overload
-    def function(self, *, on: Sequence[Trigger], **settings: Unpack[Settings]) -> Declare[Any]: ...
-    def function(self, *, on: Trigger | Sequence[Trigger], **settings: Unpack[Settings]) -> Any:
-        """Declare a function: `on` is what starts it, an EventType, an event's name, a `cron`, or several of them.
+    def function(self, *, on: Sequence[On], **settings: Unpack[Settings]) -> Declare[Any]: ...
+    def function(self, *, on: On | Sequence[On], **settings: Unpack[Settings]) -> Any:
+        """Declare a function: `on` is what starts it, an EventType, an event's name, all of a noun as `user/*`, a
+        `trigger` with a condition, a `cron`, or several of them.
 
         The function takes `(event, step)`, is sync or async, and is given back unchanged. Its name is its own with `-`
         for `_`, or `name`. These hold for each of its steps, unless that says otherwise: `retries` after the first
@@ -95,22 +97,24 @@ class App:
         attempt in seconds (default none), `queue` (default "flow").
 
         A run is cancelled when it has not begun `start_timeout` after its event has started it, or not ended
-        `run_timeout` after that: seconds or a timedelta, whatever it is doing then. `idempotency` and `retention` are as
-        the app's; `limits` are bounds of steps and bytes. Raises ConfigError.
+        `run_timeout` after that: seconds or a timedelta, whatever it is doing then. `on_success`, `on_failure` and
+        `on_cancel` are functions of `(event, step)`, too, whose `event.data` is the `Ending` of such a run: each is called
+        once, as a run of its own. `idempotency` and `retention` are as the app's; `limits` are bounds of steps and
+        bytes. Raises ConfigError.
 
         >>> @app.function(on=uploaded, retries=4, run_timeout=timedelta(hours=6))
         ... def import_contacts(event: Event[Upload], step: Step) -> int: ...
         """
 
         def add(body: Callable[..., Any]) -> Callable[..., Any]:
-            function = declare(body, on, self._defaults, **settings)
-            if function.name in self.functions:
-                other = self.functions[function.name].body
+            declared = {function.name: function for function in declare(body, on, self._defaults, **settings)}
+            for name in declared.keys() & self.functions.keys():
+                other = self.functions[name].body
                 raise ConfigError(
-                    f"duplicate function {function.name!r} in app {self.name!r}: {other.__module__}.{other.__qualname__} "
-                    f"has that name: give one of them name=..."
+                    f"duplicate function {name!r} in app {self.name!r}: {other.__module__}.{other.__qualname__} has that "
+                    f"name: give one of them name=..."
                 )
-            self.functions[function.name] = function
+            self.functions.update(declared)
             return body
 
         return add
@@ -193,7 +197,7 @@ class App:
         if not isinstance(event, Event):
             raise PayloadError(f"{where}{event!r} is no Event: send(Event(name, data)), or send(event_type(data))")
         try:
-            check_event_name(event.name)
+            check_own_event(check_event_name(event.name))
         except PayloadError as error:
             raise PayloadError(f"{where}{error}") from None
         if not isinstance(event.id, str) or len(event.id) > 256:

@@ -6,14 +6,19 @@ Pure: no Redis, no RQ, no clock, no randomness. Which names are taken is the app
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypedDict
 
 from .errors import ConfigError
-from .function import Function, Limits, Trigger, check_body, check_name, function_name, make_triggers
-from .retry import DEFAULTS, Backoff, Options, make_options, time_limit
+from .function import Function, Limits, check_body, check_name, function_name
+from .model import Ending, Event, EventType, run_cancelled, run_completed, run_failed
+from .retry import DEFAULTS, Backoff, Options, make_options, options_of, time_limit
+from .step import AsyncStep, Step
+from .triggers import On, make_triggers, trigger
+
+Handler = Callable[[Event[Ending], Step], object] | Callable[[Event[Ending], AsyncStep], Coroutine[Any, Any, object]]
 
 
 class Settings(TypedDict, total=False):
@@ -29,6 +34,9 @@ class Settings(TypedDict, total=False):
     limits: Limits | None
     start_timeout: float | timedelta | None
     run_timeout: float | timedelta | None
+    on_success: Handler | None
+    on_failure: Handler | None
+    on_cancel: Handler | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +51,7 @@ class Defaults:
 
 def declare(
     body: Callable[..., Any],
-    on: Trigger | Sequence[Trigger],
+    on: On | Sequence[On],
     of: Defaults,
     *,
     name: str | None = None,
@@ -56,15 +64,18 @@ def declare(
     limits: Limits | None = None,
     start_timeout: float | timedelta | None = None,
     run_timeout: float | timedelta | None = None,
-) -> Function:
-    """The function that is meant. Raises ConfigError."""
+    on_success: Handler | None = None,
+    on_failure: Handler | None = None,
+    on_cancel: Handler | None = None,
+) -> list[Function]:
+    """The function that is meant, and those that handle its ends. Raises ConfigError."""
     named = check_name("function", name or function_name(body))
     where = f"function {named!r}"
     check_body(where, body)
     _check_face(where, body)
     own = make_options(where, retries=retries, backoff=backoff, timeout=timeout, queue=queue)
     triggers, crons = make_triggers(where, on)
-    return Function(
+    function = Function(
         app=of.app,
         name=named,
         body=body,
@@ -76,6 +87,42 @@ def declare(
         retention=of.retention if retention is None else retention,
         start_timeout=time_limit(where, "start_timeout", start_timeout),
         run_timeout=time_limit(where, "run_timeout", run_timeout),
+    )
+    handlers = [
+        _handler(function, what, handler, of, ended)
+        for what, handler, ended in (
+            ("on-success", on_success, run_completed),
+            ("on-failure", on_failure, run_failed),
+            ("on-cancel", on_cancel, run_cancelled),
+        )
+        if handler is not None
+    ]
+    return [function, *handlers]
+
+
+def _handler(
+    function: Function, what: str, body: Callable[..., Any], of: Defaults, ended: EventType[Ending]
+) -> Function:
+    """A function of its own, on the ends of that one; its settings are the app's, or those of `step_options`."""
+    name = f"{function.name}.{what}"
+    where = f"function {name!r}"
+    if not callable(body):
+        raise ConfigError(f"{where}: {what.replace('-', '_')} takes a function of (event, step), got {body!r}")
+    check_body(where, body)
+    _check_face(where, body)
+
+    def is_its(event: Event[Ending]) -> bool:
+        return (event.data.app, event.data.function) == (function.app, function.name)
+
+    return Function(
+        app=of.app,
+        name=check_name("function", name),
+        body=body,
+        triggers=(trigger(ended, when=is_its),),
+        options=options_of(body).over(Options(queue=function.options.queue)).over(of.options).over(DEFAULTS),
+        idempotency=function.idempotency,
+        retention=function.retention,
+        handles=function.name,
     )
 
 

@@ -21,11 +21,11 @@ from .codec import decode
 from .errors import ConfigError, PayloadError
 from .function import Function
 from .journal import ENTRY, RUN
-from .model import EventType, Memo
+from .model import Memo
 from .outcome import make_job
 from .records import Dispatched, Start, event_value, pack_memo, read_event, text
-from .schedule import CRON_EVENT
 from .store import Store
+from .subscriptions import OTHER, Subscriptions
 from .ulid import ulid_of
 from .wait import ABSENT, digest_in
 
@@ -34,7 +34,6 @@ log = logging.getLogger("flowlib.dispatch")
 BATCH = 100
 AT_ONCE = 10  # in one script, which holds up everybody else for about a millisecond
 BLOCK_MS = 1000  # below redis-py's own socket timeout of 5 s
-CALLED = EventType(CRON_EVENT, dict)  # `flow cron trigger`; what ticks start is no event of the stream
 
 Entry = tuple[bytes, dict[bytes, bytes]]
 
@@ -46,12 +45,7 @@ class Dispatcher:
         self, app: str, functions: Mapping[str, Function], location: str, store: Store, consumer: str, idle_ms: int
     ) -> None:
         self._app = app
-        self._by_event: dict[str, list[tuple[Function, EventType[Any]]]] = {}
-        for function in functions.values():
-            for trigger in function.triggers:
-                self._by_event.setdefault(trigger.name, []).append((function, trigger))
-            if function.crons:
-                self._by_event.setdefault(CRON_EVENT, []).append((function, CALLED))
+        self._subscriptions = Subscriptions(functions.values())
         self._location = location
         self._store = store
         self._consumer = consumer
@@ -143,20 +137,17 @@ class Dispatcher:
             event = read_event(entry, fields)
         except (KeyError, ValueError, OverflowError) as error:
             log.error("event %s in the stream is malformed (%r): it starts nothing", entry, error)
-            return entry, "_other", (), "", "", {}, b""
+            return entry, OTHER, (), "", "", {}, b"", ()
         event_id, name, *_ = event
-        label = "_other"
+        label, functions, refused = self._subscriptions.started_by(event)
         starts: list[Start] = []
-        for function, trigger in self._by_event.get(name, ()):
-            label = trigger.name
-            if trigger is CALLED and not _is_called(function, event[2]):
-                continue
+        for function in functions:
             run = ulid_of(int(entry.partition("-")[0]), self._app, function.name, event_id, entry)
             job = make_job(
                 self._app, function.name, run, self._location, ENTRY, RUN, function.options.timeout, function.queue
             )
             starts.append(self._store.start(function, run, event, self._location, job))
-        return entry, label, starts, name, event_id, *self._matched(event, self._fields.get(name, ()))
+        return entry, label, starts, name, event_id, *self._matched(event, self._fields.get(name, ())), refused
 
     def _matched(self, event: tuple[str, str, bytes, int], by: tuple[str, ...]) -> tuple[dict[str, str], bytes]:
         """The event's digests by these lists of fields, and what is stored of it for those who wait for it."""
@@ -176,14 +167,6 @@ class Dispatcher:
             self._store.join_events(self._app)
         except Exception as error:
             log.debug("dispatch: %s", error)
-
-
-def _is_called(function: Function, data: bytes) -> bool:
-    try:
-        told = decode(data)
-    except PayloadError:
-        return False
-    return isinstance(told, dict) and (told.get("app"), told.get("function")) == (function.app, function.name)
 
 
 def check_functions(app: str, functions: Mapping[str, Function]) -> None:

@@ -7,23 +7,21 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any
 
-from .errors import ConfigError, PayloadError
-from .model import EventType
+from .errors import ConfigError
+from .model import RUN_EVENTS
 from .retry import DEFAULTS, Options
 from .schedule import Cron
+from .triggers import Trigger
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 DEFAULT_QUEUE = "flow"
-MAX_EVENT_NAME = 256
 MAX_EVENT_BYTES = 512 * 1024
-
-Trigger = str | EventType[Any] | Cron
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ class Function:
     app: str
     name: str
     body: Callable[..., Any]
-    triggers: tuple[EventType[Any], ...]
+    triggers: tuple[Trigger[Any], ...]
     options: Options = DEFAULTS
     limits: Limits = field(default_factory=Limits)
     idempotency: timedelta = timedelta(hours=24)
@@ -57,6 +55,7 @@ class Function:
     crons: tuple[Cron, ...] = ()
     start_timeout: float | None = None  # seconds in which a run has to begin,
     run_timeout: float | None = None  # and to end; from when its event has started it
+    handles: str = ""  # the function whose ends start this one
 
     def __post_init__(self) -> None:
         if not isinstance(self.limits, Limits):
@@ -75,8 +74,8 @@ class Function:
     def is_async(self) -> bool:
         return inspect.iscoroutinefunction(self.body)
 
-    def trigger_for(self, event_name: str) -> EventType[Any] | None:
-        return next((t for t in self.triggers if t.name == event_name), None)
+    def trigger_for(self, event_name: str) -> Trigger[Any] | None:
+        return next((trigger for trigger in self.triggers if trigger.takes(event_name)), None)
 
     def describe(self) -> dict[str, Any]:
         """The function as JSON-able data, for `flow functions` and for tools that do not import the app."""
@@ -84,7 +83,8 @@ class Function:
         return {
             "app": self.app,
             "name": self.name,
-            "on": [t.name for t in self.triggers],
+            "on": [trigger.name for trigger in self.triggers],
+            "asks": any(trigger.when is not None for trigger in self.triggers),
             "cron": [cron.describe() for cron in self.crons],
             "queue": self.queue,
             "retries": self.options.retries,
@@ -95,6 +95,17 @@ class Function:
             "async": self.is_async,
             "code": f"{self.body.__module__}:{self.body.__qualname__}",
         }
+
+
+def heard_by(functions: Iterable[Function]) -> str:
+    """Which ends of runs these are on, a line each, as lib/tell.lua looks for them: `name`, or `name app/function`."""
+    heard = {
+        f"{event.name} {function.app}/{function.handles}" if function.handles else event.name
+        for function in functions
+        for event in RUN_EVENTS
+        if function.trigger_for(event.name) is not None
+    }
+    return "\n".join(["", *sorted(heard), ""]) if heard else ""
 
 
 def check_name(what: str, name: str) -> str:
@@ -110,36 +121,9 @@ def function_name(body: Callable[..., Any]) -> str:
     return getattr(body, "__name__", type(body).__name__).strip("_").replace("_", "-")
 
 
-def make_triggers(where: str, on: Trigger | Sequence[Trigger]) -> tuple[tuple[EventType[Any], ...], tuple[Cron, ...]]:
-    """Triggers from what a user wrote, events and crons; a plain string takes any dict. Raises ConfigError."""
-    given = on if isinstance(on, Sequence) and not isinstance(on, str) else [on]
-    crons = tuple(t.check(where) for t in given if isinstance(t, Cron))
-    triggers = tuple(EventType(t, dict) if isinstance(t, str) else t for t in given if not isinstance(t, Cron))
-    if not given or not all(isinstance(t, EventType) for t in triggers):
-        raise ConfigError(f"{where}: on= takes an event name, an EventType, a cron, or several of them, got {on!r}")
-    if len({cron.name for cron in crons}) < len(crons):
-        raise ConfigError(f"{where}: on= has the same cron twice")
-    for trigger in triggers:
-        try:
-            check_event_name(trigger.name)
-        except PayloadError as error:
-            raise ConfigError(f"{where}: {error}") from None
-    return triggers, crons
-
-
 def check_body(where: str, body: Callable[..., Any]) -> None:
     """The user's function takes (event, step). Raises ConfigError."""
     try:
         inspect.signature(body).bind("event", "step")
     except TypeError:
         raise ConfigError(f"{where}: a function takes two arguments, (event, step)") from None
-
-
-def check_event_name(name: object) -> str:
-    """Raises PayloadError for a name that no event may have."""
-    if not isinstance(name, str) or not name or len(name) > MAX_EVENT_NAME or any(ord(c) < 32 for c in name):
-        shown = f"{name[:40]!r}… ({len(name)} characters)" if isinstance(name, str) and len(name) > 40 else repr(name)
-        raise PayloadError(
-            f"event name {shown}: must be a string of 1 to {MAX_EVENT_NAME} characters, no control characters"
-        )
-    return name

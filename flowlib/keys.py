@@ -9,6 +9,8 @@ RQ's names (`RQ_KEY_PREFIX`, default `rq`). For Redis Cluster give both prefixes
 | `{p}:apps`                 | set    | for ever, or `flow forget`        | names of the apps that ever had a worker |
 | `{p}:queues`               | set    | for ever                          | queues that ever held one of our jobs |
 | `{p}:functions:{app}`      | hash   | for ever, or `flow forget`        | function -> its description (JSON) |
+| `{p}:listeners`            | hash   | while there are any               | app -> which ends of runs it is on (tell.lua) |
+| `{p}:refused:{app}`        | stream | the last 100, or `flow forget`    | events of which a trigger's condition raised |
 | `{p}:cron:{app}`           | hash   | for ever, or `flow forget`        | what is decided of each schedule; what is paused |
 | `{p}:once:{app}:{fn}:{id}` | string | idempotency window (24 h)         | the run that this event id started |
 | `{p}:run:{run}`            | hash   | run + retention (7 days)          | the run's record: the truth |
@@ -107,6 +109,13 @@ class Keys:
 
     def ordinary(self, queue: str) -> str:
         return f"{self.prefix}:ordinary:{queue}"
+
+    @property
+    def listeners(self) -> str:
+        return f"{self.prefix}:listeners"
+
+    def refused(self, app: str) -> str:
+        return f"{self.prefix}:refused:{app}"
 
     def functions(self, app: str) -> str:
         return f"{self.prefix}:functions:{app}"

@@ -74,6 +74,34 @@ class ErrorInfo:
         return cls(**stored)
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run has ended: what the events `flow/run.*` tell, and what handlers are given as `event.data`.
+
+    `event` is the one that had started it, its data as they are stored; `result` is None, too, when it is too large for an
+    event.
+
+    >>> def tell_us(event: Event[Ending], step: Step) -> None:
+    ...     step.run("mail", mail, f"{event.data.function} failed: {event.data.error.message}")
+    """
+
+    app: str
+    function: str
+    run: str
+    status: str
+    event: Event[Any]
+    result: Any = None
+    error: ErrorInfo | None = None
+    reason: str = ""
+
+
+run_finished = EventType("flow/run.finished", Ending)  # in any way
+run_completed = EventType("flow/run.completed", Ending)
+run_failed = EventType("flow/run.failed", Ending)
+run_cancelled = EventType("flow/run.cancelled", Ending)
+RUN_EVENTS = (run_finished, run_completed, run_failed, run_cancelled)
+
+
 @dataclass(slots=True)  # not frozen: a replay makes many
 class Memo:
     """The stored outcome of a step: the encoded value, or the error that used up its attempts."""

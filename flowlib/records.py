@@ -21,8 +21,9 @@ STEP_RESULT_TTL = 60  # seconds that RQ keeps a finished step's job and result; 
 End = tuple[str, str, int]
 
 Start = tuple[Any, ...]  # a run that begins, as dispatch_events takes it
-# An event as it does: its id in the stream, its name for the metrics, its runs, name, id, digests by lists of fields, memo
-Dispatched = tuple[str, str, Sequence[Start], str, str, Mapping[str, str], bytes]
+# An event as it does: its id in the stream, its name for the metrics, its runs, name, id, digests by lists of fields, memo,
+# and (function, why) of those that it would start if their conditions had not raised
+Dispatched = tuple[str, str, Sequence[Start], str, str, Mapping[str, str], bytes, Sequence[tuple[str, str]]]
 
 
 @dataclass(frozen=True, slots=True)

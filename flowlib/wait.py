@@ -18,10 +18,10 @@ from typing import Any, Union, get_args, get_origin
 
 from .codec import decode, encode, jsonable
 from .errors import LONGEST_WAIT, ConfigError, PayloadError
-from .function import check_event_name
 from .hints import field_hints
 from .model import Event, EventType
 from .shape import fields_of, rebuild
+from .triggers import check_event_name
 
 LONGEST_SLEEP = timedelta(seconds=LONGEST_WAIT)
 ABSENT = ""  # instead of a digest: the event has not all of the fields

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -9,11 +10,11 @@ from typing import Any, cast
 
 import click
 
-from flowlib.app import App
+from flowlib.codec import encode
 from flowlib.errors import NotFound
-from flowlib.model import Event
 from flowlib.schedule import CRON_EVENT, Cron, event_data
 from flowlib.store import Store
+from flowlib.ulid import ulid
 
 from .connection import connected, find_url, runs_of
 from .functions import declared
@@ -65,8 +66,11 @@ def trigger(named: str, redis_url: str | None, as_json: bool) -> None:
     with connected(find_url(redis_url)) as store:
         found = _find(store, named)
         cron = Cron(**found["cron"][0])
-        data = event_data(found["app"], found["name"], cron.expression, cron.tz, _now(store))
-        sent = App("cli").connect(store=store).send(Event(CRON_EVENT, data, ts=data["tick"]))
+        now = _now(store)
+        data = event_data(found["app"], found["name"], cron.expression, cron.tz, now)
+        stamp = round(now.timestamp() * 1000)
+        sent = ulid(stamp, secrets.token_bytes(10))
+        store.send_events([(sent, CRON_EVENT, encode(data), stamp)])
         deadline = time.monotonic() + PATIENCE
         while not (runs := runs_of(store).of_event(sent)) and time.monotonic() < deadline:
             time.sleep(0.02)

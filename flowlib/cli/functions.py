@@ -8,6 +8,7 @@ from typing import Any, cast
 import click
 
 from flowlib.store import Store
+from flowlib.triggers import Trigger
 
 from .connection import connected, find_url
 from .options import as_json, redis_url
@@ -42,6 +43,11 @@ def _triggers(described: dict[str, Any]) -> str:
     return ", ".join(
         [*described["on"], *(f"cron {each['expression']} {each['tz']}" for each in described.get("cron", ()))]
     )
+
+
+def is_on(described: dict[str, Any], event: str) -> bool:
+    """Does an event of that name start it, unless a condition says no?"""
+    return any(Trigger(name, dict).takes(event) for name in described["on"])
 
 
 def declared(store: Store) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from flowlib.store import Store
 
 from .bulk import send_lines
 from .connection import connected, find_url, load_app, runs_of
-from .functions import declared
+from .functions import declared, is_on
 from .options import Moment, as_json, redis_url
 from .output import print_json
 from .payload import parse_json, read_data
@@ -71,14 +71,16 @@ class _Sending:
         self._event = event
         self._as_json = as_json
         self._runs = runs_of(store)
-        self._expected = sum(event.name in function["on"] for function in declared(store))
+        expected = [function for function in declared(store) if is_on(function, event.name)]
+        self._expected = len(expected)
+        self._may_be_fewer = any(function.get("asks") for function in expected)
 
     def send(self, app: App, wait: bool, timeout: float | None) -> None:
         before = self._runs.of_event(self._event.id) if self._event.id else []
         event_id = app.send(self._event)
         if not self._as_json:
             click.echo(f"event {event_id} is sent")
-        patience = PATIENCE if not wait else math.inf if timeout is None else timeout
+        patience = PATIENCE if not wait or self._may_be_fewer else math.inf if timeout is None else timeout
         runs = self._started(event_id, patience)
         if wait:
             self._tell_results(event_id, runs, timeout)

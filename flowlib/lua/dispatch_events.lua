@@ -4,9 +4,10 @@
 -- or nothing (I5).
 -- An event that comes again starts nothing again; nor does it reach a wait again, because that is over, or one that was
 -- registered later.
--- KEYS   1 {P}:events   and those of the libraries
+-- KEYS   1 {P}:events   and {P}:refused:{app}, those of the libraries
 -- ARGV   1 P  2 R  3 app  4 the events, packed: {stream id, name for the metrics, its runs as `start` takes them, name, id,
---        its digest by each list of fields that waits on its name are known to be matched by ('': it has not all of them), memo}
+--        its digest by each list of fields that waits on its name are known to be matched by ('': it has not all of them), memo,
+--        {function, why} of those that it does not start because a condition raised}
 -- reply  for each run in turn {1, run} started; {0, run} this event id has started that run before; {2, stream id, name,
 --        lists of fields, if there are new ones} for an event that is to come again: with its digests by these, or because more
 --        wait for it than one script may hold up everybody else for
@@ -34,6 +35,11 @@ local function wake(event)
   return true
 end
 
+local function refuse(event, fn, why)
+  redis.call('XADD', P .. ':refused:' .. app, 'MAXLEN', 100, '*', 'event', event[4], 'id', event[5], 'function', fn, 'why', why)
+  later('conditions_failed|' .. fn .. '||')
+end
+
 for _, event in ipairs(cmsgpack.unpack(ARGV[4])) do
   local name = event[4]
   if held[name] or unknown_fields(event) or not wake(event) then
@@ -41,7 +47,10 @@ for _, event in ipairs(cmsgpack.unpack(ARGV[4])) do
     replies[#replies + 1] = {2, event[1], name, unpack(live[name])}
   else
     for _, run in ipairs(event[3]) do replies[#replies + 1] = start(app, unpack(run)) end
-    if redis.call('XACK', KEYS[1], app, event[1]) == 1 then later('events_received|||' .. event[2]) end
+    if redis.call('XACK', KEYS[1], app, event[1]) == 1 then
+      later('events_received|||' .. event[2])
+      for _, refused in ipairs(event[8]) do refuse(event, unpack(refused)) end
+    end
   end
 end
 count_all(app)

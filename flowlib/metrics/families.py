@@ -80,6 +80,11 @@ CRON_TICKS = Family(
     ("app", "function", "outcome"),
     "Ticks of cron schedules: started, missed (nobody was up in time), overlapping (an earlier run was unfinished), paused.",
 )
+CONDITIONS_FAILED = Family(
+    "flow_conditions_failed_total",
+    ("app", "function"),
+    "Events that started nothing because the function's condition on them (`when=`) raised.",
+)
 STEP_ATTEMPTS = Family(
     "flow_step_attempts_total",
     ("app", "function", "step", "outcome"),
@@ -152,6 +157,7 @@ COUNTED: Mapping[str, tuple[Family, Callable[[str, str, str, str], Labels]]] = {
     "runs_finished": (RUNS_FINISHED, lambda app, function, status, _: (app, function, status)),
     "ticks": (CRON_TICKS, lambda app, function, outcome, _: (app, function, outcome)),
     "runs_retried": (RUNS_RETRIED, lambda app, function, _, __: (app, function)),
+    "conditions_failed": (CONDITIONS_FAILED, lambda app, function, _, __: (app, function)),
     "run_seconds": (RUN_DURATION, lambda app, function, edge, status: (app, function, status, edge)),
     "attempts": (STEP_ATTEMPTS, lambda app, function, outcome, step: (app, function, step, outcome.partition(":")[0])),
     "step_seconds": (STEP_DURATION, lambda app, function, edge, step: (app, function, step, edge)),

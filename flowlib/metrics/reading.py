@@ -148,6 +148,8 @@ class Reading:
                 values[f.RUNS_FINISHED][app, function, status] += 0
             for state in STATES:
                 values[f.RUNS_ACTIVE][app, function, state] += 0
+            if json.loads(described).get("asks"):
+                values[f.CONDITIONS_FAILED][app, function] += 0
             for outcome in f.TICKS if json.loads(described).get("cron") else ():
                 values[f.CRON_TICKS][app, function, outcome] += 0
             for event in (declared := json.loads(described))["on"]:

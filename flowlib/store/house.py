@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from flowlib.function import Function
+from flowlib.function import Function, heard_by
 from flowlib.records import JobSpec, Lease, text
 
 from .link import Link
@@ -21,6 +21,10 @@ class HouseStore(Link):
             pipe.sadd(self.keys.apps, app)
             pipe.delete(key)
             pipe.hset(key, mapping=described)
+            if heard := heard_by(functions.values()):
+                pipe.hset(self.keys.listeners, app, heard)
+            else:
+                pipe.hdel(self.keys.listeners, app)
             pipe.execute()
 
     def renew_leases(

@@ -79,14 +79,17 @@ class Case:
         """As `app.function`, for a generator or a function of one face; retries come at once if not told otherwise."""
 
         def declare(script: Script) -> Script:
-            declared = script
-            if not inspect.iscoroutinefunction(script):
-                declared = as_async(script) if self.way.is_async else as_sync(script)
             given: Any = {"backoff": 0, **settings}
-            self.app.function(on=on, **given)(declared)
+            self.app.function(on=on, **given)(self.faced(script))
             return script
 
         return declare
+
+    def faced(self, script: Script) -> Callable[[Event[Any], Any], Any]:
+        """As a function of this case's face."""
+        if inspect.iscoroutinefunction(script):
+            return script
+        return as_async(script) if self.way.is_async else as_sync(script)
 
     def body(self, name: Any, returns: Any = None, *, fails: int = 0, error: Exception | None = None) -> Any:
         """A step's body that notes its name in the ledger, fails so many times, and then returns."""

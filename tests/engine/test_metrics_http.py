@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -18,7 +19,8 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 import flowlib
-from flowlib import ConfigError
+from flowlib import ConfigError, trigger
+from flowlib.dispatch import Dispatcher
 from flowlib.metrics import NAMES, render, serve
 from flowlib.metrics.families import RUN_EDGES, WAIT_EDGES
 from flowlib.server import Server
@@ -45,6 +47,11 @@ def busy(desk: Desk) -> Desk:
     desk.fail(desk.at_step(event_id="again"))
     desk.commit(desk.at_step('say "hi"\n\\|größe', event_id="strange"), step='say "hi"\n\\|größe')
     desk.store.fire_due()
+    asks = replace(desk.function, triggers=(trigger("go", when=lambda event: event.data["key"]),))
+    desk.store.join_events("desk")
+    desk.store.send_events([("odd", "go", b"\x80", 0)])
+    dispatcher = Dispatcher("desk", {"errand": asks}, "nowhere:app", desk.store, "anna", idle_ms=0)
+    assert dispatcher.dispatch(dispatcher.fresh()) == []
     desk.store.plan_ticks("desk", "anna", ["errand|@daily UTC"], starting=True)
     upto = desk.store.client.hget(desk.store.keys.cron("desk"), "upto|errand|@daily UTC")
     desk.store.send_all([desk.store.start_ticks("desk", [("errand|@daily UTC", "errand", upto, 1, 1, 1, 0, None)])])

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowlib import App, AsyncStep, Backoff, ConfigError, Event, EventType, Limits, Step
+from flowlib import App, AsyncStep, Backoff, ConfigError, Event, EventType, Limits, Step, trigger
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", fullmatch=True)
 uploaded = EventType("contacts.uploaded", dict)
@@ -117,7 +117,7 @@ def test_triggers_are_names_types_or_several_of_them(app: App) -> None:
         ["a"], ["contacts.uploaded"], ["a", "contacts.uploaded"], ["contacts.uploaded"],
     ]  # fmt: skip
     three = app.functions["three"]
-    assert three.trigger_for("contacts.uploaded") is uploaded
+    assert three.trigger_for("contacts.uploaded") == trigger(uploaded)
     assert three.trigger_for("b") is None
 
 
@@ -176,6 +176,7 @@ def test_a_function_can_be_described_to_who_cannot_import_it(app: App) -> None:
         "app": "shop",
         "name": "one",
         "on": ["a", "contacts.uploaded"],
+        "asks": False,
         "cron": [],
         "queue": "shop",
         "retries": 2,

@@ -25,6 +25,7 @@ LAYERS = """
     app
     runs
     dispatch ticks replay
+    subscriptions
     engine
     frame
     held attempt
@@ -35,9 +36,10 @@ LAYERS = """
     address
     keys cluster
     board capture deadline loop
+    declaration
     step timeline
     journal wait
-    server declaration function retry schedule codec shape hints scalar model ulid errors
+    server function triggers retry schedule codec shape hints scalar model ulid errors
 """
 RANK = {name: rank for rank, line in enumerate(LAYERS.strip().splitlines()) for name in line.split()}
 PURE = {name for name, rank in RANK.items() if rank >= RANK["step"]} - {"server"}

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from ulid import ULID
 
 from flowlib.errors import PayloadError
-from flowlib.function import MAX_EVENT_NAME, check_event_name
 from flowlib.model import ENDED, RUNNING, STATUSES, UNSENT, ErrorInfo, Event, EventType, Run
+from flowlib.triggers import MAX_EVENT_NAME, check_event_name
 from flowlib.ulid import ulid, ulid_of
 
 MILLISECONDS = st.integers(0, 2**48 - 1)

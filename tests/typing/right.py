@@ -7,8 +7,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flowlib import App, AsyncStep, Backoff, Event, EventType, Limits, Run, Step, StepFailed, cron, step_options
-from flowlib.model import HistoryEntry
+from flowlib import (
+    App,
+    AsyncStep,
+    Backoff,
+    Ending,
+    Event,
+    EventType,
+    Limits,
+    Run,
+    Step,
+    StepFailed,
+    cron,
+    run_cancelled,
+    run_failed,
+    step_options,
+    trigger,
+)
+from flowlib.model import ErrorInfo, HistoryEntry
 
 
 @dataclass(frozen=True)
@@ -92,6 +108,35 @@ async def import_contacts_async(event: Event[Upload], step: AsyncStep) -> list[s
 @app.function(on="plain.name", start_timeout=60, run_timeout=timedelta(days=1))
 def plain(event: Event[dict[str, Any]], step: Step) -> str:
     return str(event.data["key"])
+
+
+def tell_us(event: Event[Ending], step: Step) -> None:
+    error: ErrorInfo | None = event.data.error
+    step.run("tell", nothing)
+    step.log.info("%s %s %s", event.data.run, error and error.message, event.data.event.data)
+
+
+async def tell_them(event: Event[Ending], step: AsyncStep) -> None: ...
+
+
+def is_large(event: Event[Upload]) -> bool:
+    return len(event.data.key) > 10
+
+
+@app.function(on=uploaded, name="told", on_failure=tell_us, on_success=tell_them, on_cancel=tell_us)
+def told(event: Event[Upload], step: Step) -> None: ...
+
+
+@app.function(on=run_failed)
+def watch(event: Event[Ending], step: Step) -> None: ...
+
+
+@app.function(on=trigger(uploaded, when=is_large))
+def large(event: Event[Upload], step: Step) -> None: ...
+
+
+@app.function(on=[trigger("user/*", when=lambda event: bool(event.data["plan"])), trigger(uploaded), run_cancelled])
+def some(event: Event[Any], step: Step) -> None: ...
 
 
 @app.function(on=["plain.name", uploaded, renamed])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from flowlib import App, AsyncStep, Event, EventType, Run, Step, cron, step_options
+from flowlib import App, AsyncStep, Event, EventType, Run, Step, cron, run_failed, step_options, trigger
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,9 @@ app.function()  # error
 app.function(on=uploaded, retries="3")  # error
 app.function(on=uploaded, retry=3)  # error
 app.function(on=uploaded, run_timeout="1h")  # error
+app.function(on=uploaded, on_failure=takes_an_order)  # error
+app.function(on=trigger(uploaded, when=lambda event: event.data.id == 1))  # error
+app.function(on=run_failed)(takes_an_order)  # error
 app.function(on=uploaded, idempotency=3600)  # error
 
 uploaded(Order(1))  # error

@@ -1,4 +1,5 @@
 -- A run ends: its status never changes again (I6), nothing of it is left but what expires with its retention.
+-- Needs lib/run.lua, lib/metrics.lua and lib/tell.lua.
 -- KEYS   {P}:run|memo|history:{run} {P}:active:{app} {P}:timers, channel {P}:ended!{run}
 local function end_run(run, status, worker, detail, fields)
   local r = redis.call('HMGET', run_key(run), 'app', 'function', 'state', 'created', 'retention', 'step', 'attempt',
@@ -15,4 +16,5 @@ local function end_run(run, status, worker, detail, fields)
   count(app, 'runs_finished|' .. fn .. '|' .. status .. '|')
   observe(app, 'run_seconds', fn, status, RUN_EDGES, (NOW - tonumber(r[4])) / 1000)
   redis.call('PUBLISH', P .. ':ended!' .. run, status)
+  tell_end(run, app, fn, status)
 end

@@ -2,7 +2,7 @@
 -- cancels the run, ends the wait, and so does the event. All that is registered can be delivered to, and ends in one way.
 -- An event finds its waits by one look per list of fields that any wait on its name is matched by, however many wait.
 -- Needs lib/run.lua, lib/metrics.lua, lib/job.lua, lib/queue.lua.
--- KEYS   {P}:events {P}:memo:{run} {P}:waits:{app} {P}:fields:{app}:{event} {P}:waiters:{app}:{event}:{digest}
+-- KEYS   {P}:events {P}:memo:{run} {P}:waits:{app} {P}:fields:{app}:{event} {P}:waiters:{app}:{event}:{digest} {P}:listeners
 local function fields_key(app, name) return P .. ':fields:' .. app .. ':' .. name end
 local function waiters_key(app, name, digest) return P .. ':waiters:' .. app .. ':' .. name .. ':' .. digest end
 
@@ -33,6 +33,13 @@ local function is_behind(name, looked)
   return #entries == 100
 end
 
+-- How a run has ended is told only where somebody listens for it.
+local function listen(name, by)
+  if string.sub(name, 1, 9) ~= 'flow/run.' then return end
+  local waits = 'waits|' .. name
+  if redis.call('HINCRBY', P .. ':listeners', waits, by) <= 0 then redis.call('HDEL', P .. ':listeners', waits) end
+end
+
 -- Waits of one digest are in the order in which they came, so those that an event is too old for are the last.
 -- With `asks`, an event only wakes the run, whose function says whether it is the one.
 local function register_wait(app, job, name, fields, digest, asks)
@@ -40,6 +47,7 @@ local function register_wait(app, job, name, fields, digest, asks)
   redis.call('HSET', P .. ':waits:' .. app, job, cmsgpack.pack({name, fields, digest, last, asks and 1 or 0}))
   redis.call('HINCRBY', fields_key(app, name), fields, 1)
   redis.call('ZADD', waiters_key(app, name, digest), added, job)
+  listen(name, 1)
 end
 
 -- Was it one that asks?
@@ -52,6 +60,7 @@ local function forget_wait(app, job)
   if redis.call('HINCRBY', fields_key(app, name), fields, -1) <= 0 then
     redis.call('HDEL', fields_key(app, name), fields)
   end
+  listen(name, -1)
   return asks == 1
 end
 

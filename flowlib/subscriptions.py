@@ -1,0 +1,71 @@
+"""Which of an app's functions an event starts. The only place in which code of the user's decides about an event.
+
+Knows no Redis and no clock.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from .codec import decode
+from .function import Function
+from .model import Event
+from .schedule import CRON_EVENT
+from .triggers import Trigger
+
+log = logging.getLogger("flowlib.dispatch")
+
+OTHER = "_other"  # events that are nobody's, in the metrics: there may be any number of names
+
+
+class Started(NamedTuple):
+    """What an event starts; `label` is its name in metrics, `refused` are functions whose condition raised, and what."""
+
+    label: str
+    functions: list[Function]
+    refused: list[tuple[str, str]]
+
+
+class Subscriptions:
+    def __init__(self, functions: Iterable[Function]) -> None:
+        self._by_name: dict[str, list[tuple[Function, Trigger[Any]]]] = {}
+        self._by_noun: list[tuple[Function, Trigger[Any]]] = []
+        for function in functions:
+            for trigger in (*function.triggers, *_called(function)):
+                if trigger.is_wild:
+                    self._by_noun.append((function, trigger))
+                else:
+                    self._by_name.setdefault(trigger.name, []).append((function, trigger))
+
+    def started_by(self, event: tuple[str, str, bytes, int]) -> Started:
+        """An event as it is read: id, name, data, ts in ms. Each function is there once, whichever triggers fit."""
+        event_id, name, *_ = event
+        named = self._by_name.get(name, ())
+        found = [*named, *(each for each in self._by_noun if each[1].takes(name))]
+        started: dict[str, Function] = {}
+        refused: list[tuple[str, str]] = []
+        for function, trigger in found:
+            try:
+                if function.name not in started and (trigger.when is None or trigger.when(_as(event, trigger))):
+                    started[function.name] = function
+            except Exception as error:
+                log.exception("event %r: the condition of %s on it raised: it starts nothing", event_id, function.name)
+                refused.append((function.name, f"{type(error).__name__}: {error}"[:1000]))
+        return Started(found[0][1].name if found else OTHER, list(started.values()), refused)
+
+
+def _as(event: tuple[str, str, bytes, int], trigger: Trigger[Any]) -> Event[Any]:
+    event_id, name, data, stamp = event
+    return Event(name, decode(data, trigger.type, where="data"), event_id, datetime.fromtimestamp(stamp / 1000, UTC))
+
+
+def _called(function: Function) -> list[Trigger[Any]]:
+    """`flow cron trigger`; what ticks start is no event of the stream."""
+
+    def is_meant(event: Event[Any]) -> bool:
+        return (event.data.get("app"), event.data.get("function")) == (function.app, function.name)
+
+    return [Trigger(CRON_EVENT, dict, is_meant)] if function.crons else []

@@ -1,0 +1,132 @@
+"""Processes that are killed as a run ends: it ends once, is told of once, and its handler runs once."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowlib import Event
+from flowlib.model import Run
+from flowlib.runs import Runs
+from flowlib.server import Server
+from flowlib.store import Store
+from flowlib.testing import AFTER, BEFORE, check_invariants
+from flowlib.wire import script
+
+from . import endings
+from .fleet import Forked, WorkerProcess, until
+from .ledger import AGAIN, END, Ledger
+
+
+class Site:
+    def __init__(self, server: Server, notes: Path) -> None:
+        self.url, self.notes = server.url, notes
+        self.store = Store(self.url)
+        self.app = endings.app.connect(store=self.store)
+        for name in (
+            "finish_run",
+            "fire_due",
+            "cancel_run",
+            "dispatch_events",
+        ):  # else it is asked for first, and not done
+            self.store.client.script_load(script(name).source)
+        self.runs = Runs(lambda: self.store, "endings", self.app.functions)
+
+    def send(self, name: str, how: str = "") -> None:
+        self.app.send(Event(name, {"how": how}))
+
+    def worker(self) -> WorkerProcess:
+        self.store.client.delete(self.store.keys.housekeeper)  # as if the duty of a dead one had run out
+        return WorkerProcess("tests.crash.endings:app", self.url, self.notes, **endings.SETTINGS)
+
+    def dies(self, work: Any, *args: Any) -> None:
+        assert Forked(work, self.notes, self.url, *args).exit_code == -signal.SIGKILL
+
+    def of(self, function: str) -> list[Run]:
+        return self.runs.list(function=function)
+
+    def told(self) -> list[str]:
+        entries: Any = self.store.client.xrange(self.store.keys.events)
+        return [name for _, fields in entries if (name := fields[b"name"].decode()).startswith("flow/")]
+
+    def ends_once(self, function: str, status: str) -> None:
+        """With one handler's run, of one event; told of by whoever is left."""
+        what = {"failed": "on-failure", "completed": "on-success", "cancelled": "on-cancel"}[status]
+        worker = self.worker()
+        until(lambda: [run.status for run in self.of(f"{function}.{what}")] == ["completed"])
+        assert worker.stop() == 0
+        (run,) = self.of(function)
+        (handler,) = self.of(f"{function}.{what}")
+        assert (run.status, handler.result) == (status, run.id)
+        assert self.told() == [f"flow/run.{status}"]
+        done = [(line.word, line.step) for line in Ledger(self.notes).lines() if line.word in (END, AGAIN)]
+        assert done.count((END, "handle")) == 1
+        assert (AGAIN, "work") not in done
+        assert check_invariants(self.store) == []
+
+
+@pytest.fixture
+def site(fresh_server: Server, tmp_path: Path) -> Iterator[Site]:
+    site = Site(fresh_server, tmp_path / "notes")
+    yield site
+    site.store.close()
+
+
+at = pytest.mark.parametrize("when", [BEFORE, AFTER])
+
+
+@at
+@pytest.mark.parametrize(("how", "status"), [("fail", "failed"), ("", "completed")])
+def test_a_worker_that_dies_as_it_ends_a_run_leaves_one_event_and_one_handler(
+    site: Site, when: str, how: str, status: str
+) -> None:
+    """BEHAVIOURS 43, 46, 47; I6."""
+    site.send("crash.end", how)
+    site.dies(endings.die_working, "finish_run", when)
+    assert len(site.told()) == (when == AFTER)
+    site.ends_once("ending", status)
+
+
+@at
+def test_who_dies_as_time_runs_out_leaves_a_run_that_is_cancelled_once(site: Site, when: str) -> None:
+    """BEHAVIOURS 100, 49: its sleep and its timer are gone, whoever it was."""
+    worker = site.worker()
+    site.send("crash.late")
+    until(lambda: [run.state for run in site.of("late")] == ["sleeping"])
+    worker.kill()
+    site.dies(endings.die_firing, when)
+    assert [run.status for run in site.of("late")] == ["cancelled" if when == AFTER else "running"]
+    site.ends_once("late", "cancelled")
+
+
+@at
+def test_who_dies_as_it_cancels_has_cancelled_all_of_it_or_nothing(site: Site, when: str) -> None:
+    """BEHAVIOURS 98, 49."""
+    worker = site.worker()
+    site.send("crash.end", "sleep")
+    until(lambda: [run.state for run in site.of("ending")] == ["sleeping"])
+    assert worker.stop() == 0
+    (run,) = site.of("ending")
+    site.dies(endings.die_cancelling, when, run.id)
+    assert check_invariants(site.store) == []
+    if when == BEFORE:
+        assert site.runs.get(run.id).state == "sleeping"
+        site.runs.cancel(run.id)
+    site.ends_once("ending", "cancelled")
+
+
+@at
+def test_a_dispatcher_that_dies_as_it_starts_a_handler_leaves_it_to_another(site: Site, when: str) -> None:
+    """BEHAVIOURS 42; I5."""
+    worker = site.worker()
+    site.send("crash.end", "sleep")
+    until(lambda: [run.state for run in site.of("ending")] == ["sleeping"])
+    assert worker.stop() == 0
+    site.runs.cancel(site.of("ending")[0].id)
+    site.dies(endings.die_working, "dispatch_events", when)
+    assert len(site.of("ending.on-cancel")) == (when == AFTER)
+    site.ends_once("ending", "cancelled")
