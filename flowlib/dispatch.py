@@ -20,7 +20,7 @@ import redis
 from .codec import decode
 from .errors import ConfigError, PayloadError
 from .function import Function
-from .journal import ENTRY, RUN
+from .journal import ENTRY, RUN, WAIT
 from .model import Memo
 from .outcome import make_job
 from .records import Dispatched, Start, event_value, pack_memo, read_event, text
@@ -45,6 +45,7 @@ class Dispatcher:
         self, app: str, functions: Mapping[str, Function], location: str, store: Store, consumer: str, idle_ms: int
     ) -> None:
         self._app = app
+        self._functions = list(functions)
         self._subscriptions = Subscriptions(functions.values())
         self._location = location
         self._store = store
@@ -69,6 +70,7 @@ class Dispatcher:
                     self._looked = time.monotonic()
                     self._fields.clear()
                     self.dispatch(self.abandoned())
+                    self.resume()
                 self.dispatch(self.fresh(BLOCK_MS, reader))
                 wait = 0.1
             except Exception as error:
@@ -85,6 +87,16 @@ class Dispatcher:
         """End the wait for events now, from another thread. A server that does not permit it ends it within a second."""
         with contextlib.suppress(redis.RedisError):
             self._store.client.client_unblock(self._reading)
+
+    def join(self) -> None:
+        """From now on events are for this app, too, and so are runs that nobody knew."""
+        self._store.join_events(self._app)
+        self.resume()
+
+    def resume(self) -> None:
+        """Runs that were parked because no worker knew their function, as this one does."""
+        while resumed := self._store.resume_parked(self._app, self._functions):
+            log.info("dispatch: %d parked runs go on", resumed)
 
     def fresh(self, block_ms: int | None = None, reader: redis.Redis | None = None) -> list[Entry]:
         """Events that no dispatcher of this app has read."""
@@ -154,7 +166,7 @@ class Dispatcher:
         if not by:
             return {}, b""
         try:
-            memo = Memo(event_value(event))
+            memo = Memo(event_value(event), None, WAIT)
             data = decode(memo.value)["data"]
         except (ValueError, OverflowError, PayloadError) as error:
             log.error("event %r has data that nobody can read (%s): no run that waits is woken by it", event[0], error)
@@ -164,7 +176,7 @@ class Dispatcher:
     def _rejoin(self) -> None:
         """The group is gone when somebody has emptied Redis; without it nothing would ever be dispatched again."""
         try:
-            self._store.join_events(self._app)
+            self.join()
         except Exception as error:
             log.debug("dispatch: %s", error)
 

@@ -137,9 +137,10 @@ class Frame:
         record = self._record
         name, stamp = text(record["event_name"]), float(record["event_ts"])
         trigger = self._fn.trigger_for(name)
-        data = decode(record["data"], trigger.type if trigger else Any)
+        event_id = text(record["event_id"])
+        data = decode(record["data"], trigger.type if trigger else Any, where=f"event {event_id!r}: data")
         ts = datetime.fromtimestamp(stamp / 1000, UTC) if stamp else UNSENT
-        return Event(name, data, text(record["event_id"]), ts)
+        return Event(name, data, event_id, ts)
 
     def _call_function(self, event: Event[Any]) -> Any:
         try:
@@ -242,11 +243,20 @@ class Frame:
     def value(self, name: str, as_: type[T]) -> T:
         """As it was when the function first asked for it at this place."""
         self.guard(name)
-        key = self.job.journal.next_value(name)
+        return self._noted(self.job.journal.next_value(name), MADE[name], as_)
+
+    def patched(self, patch: str) -> bool:
+        """Had nothing behind this place been done when the function first came here?"""
+        self.guard(patch)
+        journal = self.job.journal
+        return self._noted(journal.patch(patch), lambda: journal.live, bool)
+
+    def _noted(self, key: str, make: Callable[[], Any], as_: type[T]) -> T:
         memo = self.memos.get(key)
         if memo is None:
-            memo = Memo(encode(MADE[name](), where=f"step.{name}()"))
-            self._check_state(len(memo.value), f"step.{name}()")
+            asked = f"step.{key[1:].partition(':')[0]}()"
+            memo = Memo(encode(make(), where=asked))
+            self._check_state(len(memo.value), asked)
             self.job.keep_value(key, memo)
         return cast(T, decode(memo.value, as_))
 
@@ -326,7 +336,9 @@ class Frame:
             return
         self._check_state(len(encoded), f"step {op.id!r}")
         self.result = call.result
-        self._record_memo(call, Memo(encoded), "ok", None if op.kind in BODILESS else seconds, call.events)
+        self._record_memo(
+            call, Memo(encoded, None, op.kind), "ok", None if op.kind in BODILESS else seconds, call.events
+        )
 
     def _check_state(self, more: int, what: str) -> None:
         limit = self._fn.limits.state_bytes

@@ -20,7 +20,7 @@ from . import outcome
 from .capture import Recorder
 from .codec import decode
 from .errors import Interrupt, PayloadError
-from .journal import Journal, Op
+from .journal import WAIT, Journal, Op
 from .model import ErrorInfo, Memo
 from .records import Claim, JobSpec, Lease, event_value, pack_memo, read_asks, read_event, text
 from .retry import Options
@@ -204,7 +204,7 @@ class HeldJob:
             for entry, fields in entries:
                 try:
                     event = read_event(entry, fields)
-                    memo = Memo(event_value(event))
+                    memo = Memo(event_value(event), None, WAIT)
                     stored = decode(memo.value)
                 except (KeyError, ValueError, OverflowError, PayloadError) as error:
                     log.debug("event %s cannot be read: %s", entry, error)

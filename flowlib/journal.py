@@ -80,7 +80,7 @@ class Journal:
             return None
         key = f"{occurrence}:{step_id}"
         memo = self.memos.get(key)
-        if memo is None or key == self.mine:
+        if memo is None or key == self.mine or (memo.kind != kind and memo.kind):
             return None
         self._seen[step_id] = (occurrence, kind, target)
         return key, memo
@@ -105,16 +105,27 @@ class Journal:
         self._values[name] += 1
         return f"={name}:{self._values[name]}"
 
+    def patch(self, patch: str) -> str:
+        """The key of the memo that says whether a run has that change of its function. Raises ConfigError for a bad id."""
+        if not isinstance(patch, str) or not patch or len(patch) > 256:
+            raise ConfigError(f"step.patched({patch!r:.60}): an id must be a string of 1 to 256 characters")
+        return f"=patched:{patch}"
+
     def place(self, op: Op) -> Place:
-        """Known, mine or next. Raises NondeterminismError when the job that we hold is for another kind of operation."""
+        """Known, mine or next. Raises NondeterminismError when its memo, or the job that we hold, is of another kind of
+        operation.
+        """
+        memo = self.memos.get(op.key)
+        began = memo.kind if memo is not None and memo.error is None else ""
         if op.key == self.mine:
             self.live = True
-            if op.kind != self.mine_kind:
-                raise NondeterminismError(
-                    f"step {op.id!r} began as {self.mine_kind!r} and is now {op.kind!r}: the function changed under a "
-                    f"run that had reached it: give the new step another id"
-                )
-        if op.key in self.memos:
+            began = began or self.mine_kind
+        if began and began != op.kind:
+            raise NondeterminismError(
+                f"step {op.id!r} began as {began!r} and is now {op.kind!r}: the function changed under a "
+                f"run that had reached it: give the new step another id"
+            )
+        if memo is not None:
             return Place.KNOWN
         return Place.MINE if op.key == self.mine else Place.NEXT
 

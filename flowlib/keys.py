@@ -21,6 +21,7 @@ RQ's names (`RQ_KEY_PREFIX`, default `rq`). For Redis Cluster give both prefixes
 | `{p}:waits:{app}`          | hash   | while a run waits for an event    | job -> what it waits for (msgpack) |
 | `{p}:fields:{app}:{event}` | hash   | while a run waits for it          | fields of `match` (JSON) -> how many waits |
 | `{p}:waiters:{app}:{event}:{digest}` | zset | while a run waits for it  | job -> events there had been (`wait.py`) |
+| `{p}:parked:{app}:{fn}`    | zset   | while a run's function is unknown | run -> since (ms) |
 | `{p}:leases`               | zset   | while a job is on a worker        | `job:execution` -> expires at (ms) |
 | `{p}:ordinary:{queue}`     | zset   | while an RQ job is on a worker    | as leases, of jobs that are no run's |
 | `{p}:timers`               | zset   | while something has its time    | job, `{run}!start`, `{run}!end` -> due at (ms) |

@@ -18,8 +18,9 @@ RUNNING, COMPLETED, FAILED, CANCELLED = "running", "completed", "failed", "cance
 STATUSES = (RUNNING, COMPLETED, FAILED, CANCELLED)
 ENDED = frozenset(STATUSES) - {RUNNING}
 
-# What an unfinished run is doing right now: waiting in a queue, on a worker, asleep, waiting for an event, or backing off.
-STATES = ("queued", "running", "sleeping", "waiting", "retrying")
+# What an unfinished run is doing right now: waiting in a queue, on a worker, asleep, waiting for an event, backing off, or
+# parked, because no worker that came by knows its function.
+STATES = ("queued", "running", "sleeping", "waiting", "retrying", "parked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +105,14 @@ RUN_EVENTS = (run_finished, run_completed, run_failed, run_cancelled)
 
 @dataclass(slots=True)  # not frozen: a replay makes many
 class Memo:
-    """The stored outcome of a step: the encoded value, or the error that used up its attempts."""
+    """The stored outcome of a step: the encoded value, or the error that used up its attempts.
+
+    `kind` is that of the operation whose value it is, as far as it is known.
+    """
 
     value: bytes = b""
     error: ErrorInfo | None = None
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +180,9 @@ class Run:
     """One execution of a function.
 
     `status` is running, completed, failed or cancelled; while it is running, `state` says what it does right now:
-    queued, running (on a worker), sleeping, waiting (for an event) or retrying. Times are aware datetimes by the server's
-    clock. `retried` is how often it has failed and was put back; `replay_of` the run whose event it was made to take again,
-    `replays` those that were made so of it.
+    queued, running (on a worker), sleeping, waiting (for an event), retrying or parked (no worker that came by knows its
+    function). Times are aware datetimes by the server's clock. `retried` is how often it has failed and was put back;
+    `replay_of` the run whose event it was made to take again, `replays` those that were made so of it.
     """
 
     id: str

@@ -11,6 +11,7 @@ from typing import Any, cast
 import msgpack
 
 from .codec import encode
+from .journal import RUN, SEND, SLEEP, WAIT
 from .model import ErrorInfo, Memo
 from .wire import PackedArgs
 
@@ -137,15 +138,22 @@ def event_value(event: tuple[str, str, bytes, int]) -> bytes:
     )  # msgpack: a map of four
 
 
+# What a packed memo begins with: a value tells what kind of operation it is of, so that another one under its id is seen.
+_TAGS = {RUN: b"v", "": b"v", SLEEP: b"s", SEND: b"p", WAIT: b"w"}
+_KINDS = {tag: kind for kind, tag in _TAGS.items() if kind}
+_OF_ANY_KIND, _ERROR = b"u", b"e"
+
+
 def pack_memo(memo: Memo) -> bytes:
     """One byte for what it is, then the value as the codec wrote it, or the error."""
     if memo.error is None:
-        return b"v" + memo.value
-    return b"e" + cast(bytes, msgpack.packb(memo.error.as_dict(), unicode_errors="surrogatepass"))
+        return _TAGS.get(memo.kind, _OF_ANY_KIND) + memo.value
+    return _ERROR + cast(bytes, msgpack.packb(memo.error.as_dict(), unicode_errors="surrogatepass"))
 
 
 def unpack_memo(raw: bytes) -> Memo:
-    return Memo(raw[1:]) if raw[:1] == b"v" else Memo(error=unpack_error(raw[1:]))
+    tag = raw[:1]
+    return Memo(error=unpack_error(raw[1:])) if tag == _ERROR else Memo(raw[1:], None, _KINDS.get(tag, ""))
 
 
 def unpack_error(raw: bytes) -> ErrorInfo:

@@ -71,7 +71,7 @@ class Original:
             raise PayloadError(
                 f"step {id_of(key)!r} of run {self._run_id} is a {kind}: only what a step returns can be set"
             )
-        memo = pack_memo(Memo(encode(value, where=f"step {id_of(key)!r}")))
+        memo = pack_memo(Memo(encode(value, where=f"step {id_of(key)!r}"), None, RUN))
         return key, memo, told("kept", key, 0, "", {"bytes": len(memo), "outcome": "ok", "kind": RUN, "given": True})
 
 

@@ -21,7 +21,7 @@ from .function import Function
 from .journal import ENTRY, RUN, id_of, is_step
 from .model import CANCELLED, COMPLETED, ENDED, FAILED, UNSENT, Event, HistoryEntry, Run
 from .outcome import make_job
-from .records import JobSpec, text, unpack_error
+from .records import JobSpec, text, unpack_error, unpack_memo
 from .replay import Original
 from .store import Store
 from .timeline import steps_of
@@ -108,8 +108,8 @@ class Runs:
         store = self._store()
         with _Explained(store):
             memos = cast(dict[bytes, bytes], store.client.hgetall(store.keys.memo(run_id)))
-        steps = {key: memo for each, memo in memos.items() if is_step(key := text(each))}
-        return {id_of(key): decode(memo[1:]) for key, memo in steps.items() if memo[:1] == b"v"}
+        steps = {key: unpack_memo(memo) for each, memo in memos.items() if is_step(key := text(each))}
+        return {id_of(key): decode(memo.value) for key, memo in steps.items() if memo.error is None}
 
     def result(self, run_id: str, timeout: timedelta | float | None = None) -> Any:
         """Wait for the run to end and return what its function returned; `timeout` in seconds or as a timedelta.

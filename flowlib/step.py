@@ -55,6 +55,7 @@ class Frame(Protocol):
         self, kind: str, step_id: str, target: Callable[..., Any] | None, options: Options, due: Due | None
     ) -> Call: ...
     def value(self, name: str, as_: type[T]) -> T: ...
+    def patched(self, patch: str) -> bool: ...
     def prepare(self, events: list[Event[Any]]) -> Sequence[Any]: ...
     def drive(self, coroutine: Coroutine[Any, Any, T]) -> T: ...
     async def perform(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
@@ -100,6 +101,16 @@ class _Face:
         >>> variant = "a" if step.random() < 0.5 else "b"
         """
         return self._frame.value("random", float)
+
+    def patched(self, id: str) -> bool:
+        """For a change that runs which are under way must not see: True for those that come here for the first time with
+        it, False for those that were past this place before. Remembered without a job, as `step.now` is; while replaying,
+        the same id has the same answer. Once no run is left that says False, ask no more.
+
+        >>> if step.patched("ask-twice"):
+        ...     step.run("confirm", confirm, order)
+        """
+        return self._frame.patched(id)
 
     @property
     def log(self) -> logging.Logger:

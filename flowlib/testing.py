@@ -220,7 +220,11 @@ def _unfinished(stored: Stored) -> Iterator[str]:
 
 # A step's job has ended when its memo is written; the lease stays while the function goes on to the next.
 _STATUSES = {"started": {"started", "finished", "failed"}, "scheduled": {"scheduled"}, "queued": {"queued"}}
-_STATES = {"started": {"running"}, "scheduled": {"sleeping", "waiting", "retrying", "queued"}, "queued": {"queued"}}
+_STATES = {
+    "started": {"running"},
+    "scheduled": {"sleeping", "waiting", "retrying", "parked", "queued"},
+    "queued": {"queued"},
+}
 
 
 def _with_stock_worker(fields: dict[str, str]) -> bool:

@@ -27,6 +27,7 @@ COMMANDS = {
     "retry": "Put failed runs back to the step that failed.",
     "replay": "Start a new run of the same event, anew or from a step on.",
     "cron": "Look at cron schedules, trigger, pause and resume functions.",
+    "check": "Look which unfinished runs this code would break, before it is deployed.",
     "functions": "List the functions that workers have declared.",
     "forget": "Forget an app that is gone for good: no event is kept for it any more.",
     "metrics": "Serve metrics to Prometheus.",

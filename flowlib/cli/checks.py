@@ -207,6 +207,17 @@ def _stranded(look: Look) -> Verdict:
     return OK, "none"
 
 
+def _parked(look: Look) -> Verdict:
+    """Runs of functions that are gone, or that are not there yet."""
+    active = look.values.get(families.RUNS_ACTIVE, {})
+    parked = {f"{app}/{fn}": count for (app, fn, state), count in active.items() if state == "parked" and count}
+    if not parked:
+        return OK, "none"
+    says = ", ".join(f"{count:.0f} of {function}" for function, count in sorted(parked.items()))
+    remedy = "start a worker of an app that declares it, or `flow cancel` them"
+    return FAIL, f"{says}: no worker that came by knows the function", remedy
+
+
 def _megabytes(number: int) -> str:
     return f"{number / 2**20:.0f} MB" if number < 2**30 else f"{number / 2**30:.1f} GB"
 
@@ -224,4 +235,5 @@ CHECKS: dict[str, Callable[[Look], Verdict]] = {
     "timers": _timers,
     "events": _events,
     "stranded runs": _stranded,
+    "parked runs": _parked,
 }

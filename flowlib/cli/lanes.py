@@ -83,7 +83,7 @@ def _take(lane: Lane, entry: HistoryEntry) -> None:
             lane.turn(SLEEP, entry.at)
         case "failed":
             lane.turn(BACKOFF, entry.at, FAILED if entry.detail["level"] == "step" else OK)
-        case "lost" | "released":
+        case "lost" | "released" | "parked":
             lane.turn(WAIT, entry.at, LOST)
         case "recorded":
             lane.recorded = True

@@ -98,6 +98,8 @@ class _Lines:
                 self._event(entry, f"failed for good: {_error(entry)}", "red")
             case "lost":
                 self._event(entry, f"its worker {entry.worker} is lost: queued again", "magenta")
+            case "parked":
+                self._event(entry, f"{entry.worker} does not know the function: parked", "magenta")
             case "released":
                 self._event(entry, f"handed back by {entry.worker}: {detail.get('reason')}", "magenta")
             case "retried":

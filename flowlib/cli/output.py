@@ -24,7 +24,8 @@ GAP, NARROWEST = "  ", 8  # between columns, and an elastic one of less is of no
 
 STYLES = {
     "completed": "green", "failed": "red", "cancelled": "magenta", "running": "cyan", "retrying": "yellow",
-    "queued": "yellow", "sleeping": "blue", "waiting": "blue", "ok": "green", "warn": "yellow", "fail": "red",
+    "queued": "yellow", "sleeping": "blue", "waiting": "blue", "parked": "magenta",
+    "ok": "green", "warn": "yellow", "fail": "red",
 }  # fmt: skip
 
 

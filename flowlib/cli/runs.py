@@ -54,4 +54,6 @@ def _what(run: Run) -> str:
         return f"{step}{run.error.type}: {run.error.message}".partition("\n")[0]
     if run.finished:
         return run.reason
+    if run.state == "parked":
+        return f"no worker that came by knows {run.function}"
     return f"{run.step or '(start)'}" + (f", attempt {run.attempt}" if run.attempt > 1 else "")

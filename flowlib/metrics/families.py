@@ -111,7 +111,9 @@ QUEUE_LATENCY = Family(
     "flow_queue_latency_seconds", ("queue",), "How long the oldest job that is due has been waiting; 0 when none is."
 )
 RUNS_ACTIVE = Family(
-    "flow_runs_active", ("app", "function", "state"), "Unfinished runs: queued, running, sleeping, waiting or retrying."
+    "flow_runs_active",
+    ("app", "function", "state"),
+    "Unfinished runs: queued, running, sleeping, waiting, retrying, or parked: no worker that came by knows the function.",
 )
 OLDEST_ACTIVE = Family(
     "flow_run_oldest_active_seconds",

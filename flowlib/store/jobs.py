@@ -163,6 +163,14 @@ class JobStore(Link):
         """Of `job`, if the run is further than what was claimed."""
         return self._call_held("release_job", lease, job or lease.job, delay_ms, reason, lines)
 
+    def park_job(self, lease: Lease) -> str:
+        """`parked` or `fenced`: nobody here knows its function."""
+        return self._call_held("park_job", lease, lease.job)
+
+    def resume_parked(self, app: str, functions: Iterable[str], at_most: int = 100) -> int:
+        """How many runs go on that were parked, because there is a worker that knows these functions."""
+        return int(self._call("resume_parked", app, at_most, *functions))
+
     def cancel_run(self, run: str, reason: str) -> tuple[str, ...]:
         """('unknown',), ('ended', status) or ('cancelled', job, worker that runs it or '')."""
         return tuple(part.decode() for part in self._call("cancel_run", run, reason, secrets.token_hex(8)))

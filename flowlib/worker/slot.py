@@ -63,8 +63,8 @@ class Slot:
         function = self._app.functions.get(lease.function)
         if function is None:
             what = f"{lease.app}/{lease.function}"
-            log.warning("run %s is of %s, which this worker does not know: handed back", lease.run, what)
-            self.store.release_job(lease, f"unknown function {what}", delay_ms=1000)
+            log.warning("run %s is of %s, which this worker does not know: parked", lease.run, what)
+            self.store.park_job(lease)
             return
         log.info("run %s: %s claimed", lease.run, claim.step or "start")
         self.engine.play(function, claim)

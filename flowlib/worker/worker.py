@@ -240,7 +240,7 @@ class FlowWorker(BaseWorker):
         )  # fmt: skip
         self._commands = Channel(self.store.client, self.pubsub_channel_name)
         self._insist(lambda: self.store.register_app(self.app.name, self.app.functions))
-        self._insist(lambda: self.store.join_events(self.app.name))
+        self._insist(self.dispatcher.join)
         self._insist(self._commands.subscribe)
         self._insist(self._rq.register_birth)
         self._insist(self.ticks.declare)

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 import pytest
 import redis as redis_py
 
+from flowlib import Event
 from flowlib.server import ANY_PORT, Server
+from tests.cli import shop
 from tests.cli.conftest import Flow, Said, Shop, flow_command, free_port, wait_until
 
 
@@ -52,6 +54,25 @@ def test_a_server_that_would_lose_runs_fails(flow_anywhere: Flow, careless_serve
     assert told(said, "eviction").startswith("fail  eviction: allkeys-lru")
     assert told(said, "appendfsync").startswith("warn")
     assert flow_anywhere("doctor", "--redis-url", careless_server.url, "--json").document["ok"] is False
+
+
+def test_runs_whose_function_nobody_knows_fail_and_are_listed(flow: Flow, at_work: Shop) -> None:
+    run = at_work.bill("b1")
+    known = shop.app.functions.pop("collect")
+    try:
+        at_work.app.send(Event("shop/bill.paid", {"bill": "b1"}))
+        wait_until(lambda: at_work.app.runs.get(run).state == "parked")
+        said = flow("doctor")
+        assert said.code == 1
+        assert told(said, "parked runs").startswith(
+            "fail  parked runs: 1 of shop/collect: no worker that came by knows"
+        )
+        (line,) = flow("runs", "--status", "parked").out.splitlines()[1:]
+        assert line.startswith(f"{run}  shop/collect  parked")
+        assert line.endswith("no worker that came by knows collect")
+        assert 'flow_runs_active{app="shop",function="collect",state="parked"} 1.0' in flow("metrics", "--once").out
+    finally:
+        shop.app.functions["collect"] = known
 
 
 def test_a_full_server_fails(flow: Flow, redis: redis_py.Redis) -> None:

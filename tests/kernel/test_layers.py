@@ -24,6 +24,7 @@ LAYERS = """
     metrics
     app
     runs
+    rehearsal
     dispatch ticks replay
     subscriptions
     engine

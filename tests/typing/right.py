@@ -72,12 +72,13 @@ def import_contacts(event: Event[Upload], step: Step) -> int:
     since: timedelta = step.now() - datetime(2027, 1, 1, tzinfo=UTC)
     token: str = step.uuid().hex
     half: bool = step.random() < 0.5
+    patched: bool = step.patched("ask-twice")
     found: Event[Upload] | None = step.wait_for_event("more", uploaded, match={"key": "k"}, timeout=60, since=event.ts)
     named: Event[Any] | None = step.wait_for_event("named", "plain.name", when=lambda each: bool(each.data))
     step.log.info("%s", [found and found.data.user_email, named])
     told: str = step.send_event("tell", uploaded(event.data))
     all_told: list[str] = step.send_event("tell all", [uploaded(event.data), renamed("x")])
-    step.log.info("%s", [since, token, half, told, all_told])
+    step.log.info("%s", [since, token, half, patched, told, all_told])
     step.sleep_until("opening", datetime(2027, 1, 1, tzinfo=UTC))
     total: int = step.options(retries=8, backoff=5, timeout=timedelta(minutes=1), queue="low").run("store", store, rows)
     step.run("nothing", nothing)
@@ -175,3 +176,6 @@ result: int = app.runs.result(run.id, timeout=30)  # Any: the caller knows the f
 text: str = app.runs.result(run.id, timeout=timedelta(seconds=30))
 history: list[HistoryEntry] = app.runs.history(run.id)
 app.runs.cancel(run.id, reason="not wanted")
+again: str = app.runs.retry(run.id)
+anew: str = app.runs.replay(run.id, from_step="store", set={"enrich": ["ada"]})
+matched: list[Run] = app.runs.list(match={"key": "2026/list.csv"}, limit=None)

@@ -126,6 +126,9 @@ run: Run = app.runs.get(7)  # error
 app.runs.list(state="failed")  # error
 app.runs.result(run.id, timeout="5s")  # error
 app.runs.cancel()  # error
+app.runs.retry()  # error
+app.runs.replay(run.id, "store")  # error
+app.runs.replay(run.id, set=["enrich"])  # error
 fine: Any = app.runs.result(run.id)
 
 

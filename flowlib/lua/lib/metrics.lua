@@ -1,5 +1,5 @@
 -- Histograms, labels and the gauge of runs by state. Needs lib/run.lua.
--- KEYS   {P}:metrics:{app}, {P}:run:{run}
+-- KEYS   {P}:metrics:{app}, {P}:run:{run}, {P}:parked:{app}:{fn}
 local STEP_LABELS = 100
 
 -- A function has at most 100 step labels of its own; further ones are counted together as `_other`.
@@ -30,10 +30,12 @@ end
 local WAIT_EDGES = {0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800}
 local RUN_EDGES = {0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400}
 
--- The state of an unfinished run, and the gauge of runs by state.
+-- The state of an unfinished run, the gauge of runs by state, and who is parked: those whose function nobody knows.
 local function set_state(run, app, fn, before, after)
   if before == after then return end
   if before then count(app, 'active|' .. fn .. '|' .. before .. '|', -1) end
+  if before == 'parked' then redis.call('ZREM', P .. ':parked:' .. app .. ':' .. fn, run) end
+  if after == 'parked' then redis.call('ZADD', P .. ':parked:' .. app .. ':' .. fn, NOW, run) end
   if after then
     count(app, 'active|' .. fn .. '|' .. after .. '|', 1)
     redis.call('HSET', run_key(run), 'state', after)

@@ -1,0 +1,206 @@
+"""Runs that outlive the code that they began with: what is safe goes on, what is not is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from flowlib import App, Event
+from flowlib.testing import check_invariants
+from tests.cases.case import Case, in_place, only_sync, until
+
+Asked = Callable[[Case, Any], Any]
+
+KINDS: dict[str, Asked] = {
+    "run": lambda case, step: step.run("x", case.body("x")),
+    "sleep": lambda case, step: step.sleep("x", timedelta(milliseconds=1)),
+    "send": lambda case, step: step.send_event("x", Event("told", {})),
+    "wait": lambda case, step: step.wait_for_event("x", "answer", timeout=0.001),
+}
+
+
+@pytest.mark.parametrize("after", KINDS)
+@pytest.mark.parametrize("before", KINDS)
+@only_sync
+def test_another_kind_of_operation_under_a_recorded_id_is_refused_by_name(case: Case, before: str, after: str) -> None:
+    asked = [before]
+
+    @case.function(retries=0)
+    def f(event: Event[Any], step: Any) -> Any:
+        yield KINDS[asked[0]](case, step)
+        yield step.run("hold", case.body("hold", fails=1))
+
+    failed = case.run()
+    asked[0] = after
+    case.app.runs.retry(failed.id)
+    run = case.ended(failed.id)
+    if before == after:
+        assert run.status == "completed"
+        return
+    assert run.status == "failed"
+    assert run.error is not None
+    assert run.error.type == "NondeterminismError"
+    assert f"step 'x' began as '{before}' and is now '{after}'" in run.error.message
+    assert "give the new step another id" in run.error.message
+
+
+def test_steps_that_are_added_moved_or_taken_away_are_no_trouble(case: Case) -> None:
+    """Memos are by id."""
+    asked = ["a", "b", "c", "hold"]
+
+    @case.function(retries=0)
+    def f(event: Event[Any], step: Any) -> Any:
+        total = 0
+        for name in asked:
+            total += yield step.run(name, case.body(name, 1, fails=int(name == "hold")))
+        return total
+
+    failed = case.run()
+    asked[:] = ["new", "c", "a", "hold"]
+    case.app.runs.retry(failed.id)
+    run = case.ended(failed.id)
+    assert (run.status, run.result, case.ledger) == ("completed", 4, ["a", "b", "c", "hold", "new", "hold"])
+
+
+# -- step.patched ------------------------------------------------------------------------------------------------------
+
+
+def test_a_patch_is_for_runs_that_come_to_it_anew_and_not_for_those_that_are_past_it(case: Case) -> None:
+    patched = [False]
+    said: list[tuple[str, bool]] = []
+
+    @case.function(retries=2)
+    def f(event: Event[Any], step: Any) -> Any:
+        yield step.run("before", case.body("before"))
+        if patched[0]:
+            answer = step.patched("ask-twice")
+            said.append((step.run_id, answer))
+            if answer:
+                yield step.run("new", case.body("new"))
+        yield step.wait_for_event("go", "go")
+        yield step.run("after", case.body("after", fails=1))
+
+    old = case.send()
+    until(lambda: case.app.runs.get(old).state == "waiting")
+    patched[0] = True
+    young = case.send()
+    until(lambda: case.app.runs.get(young).state == "waiting")
+    case.app.send(Event("go", {}))
+    assert [case.ended(run).status for run in (old, young)] == ["completed"] * 2
+    assert {run: {answer for each, answer in said if each == run} for run in (old, young)} == {
+        old: {False},
+        young: {True},
+    }
+    assert said.count((young, True)) > 1  # replays have asked, too
+    assert case.ledger.count("new") == 1
+    assert [step.id for step in case.app.runs.get(old).steps] == ["before", "go", "after"]
+    assert check_invariants(case.app.store) == []
+
+
+@in_place
+def test_a_patch_between_a_recorded_step_and_the_next_is_for_the_run_too(case: Case) -> None:
+    """Nothing behind that place was done, however often the function has come there."""
+    calls: list[bool] = []
+
+    @case.function(retries=2)
+    def f(event: Event[Any], step: Any) -> Any:
+        yield step.run("before", case.body("before"))
+        if calls:
+            calls.append(step.patched("p"))
+            assert step.patched("p") is calls[-1]
+        else:
+            calls.append(False)
+            raise ValueError("between steps")
+        yield step.run("after", case.body("after"))
+
+    assert case.run().status == "completed"
+    assert calls == [False, True]
+
+
+@pytest.mark.parametrize("wrong", ["", "x" * 257, None, 7])
+@only_sync
+def test_a_patch_has_an_id(case: Case, wrong: Any) -> None:
+    @case.function()
+    def f(event: Event[Any], step: Any) -> Any:
+        step.patched(wrong)
+
+    run = case.run()
+    assert (run.error and run.error.type) == "ConfigError"
+    assert "an id must be a string of 1 to 256 characters" in (run.error.message if run.error else "")
+
+
+@only_sync
+def test_a_patch_inside_a_step_is_refused(case: Case) -> None:
+    @case.function()
+    def f(event: Event[Any], step: Any) -> Any:
+        yield step.run("outer", lambda: step.patched("p"))
+
+    run = case.run()
+    assert "nested" in (run.error.message if run.error else "")
+
+
+# -- functions that no worker knows ------------------------------------------------------------------------------------
+
+
+@in_place
+def test_a_run_whose_function_nobody_knows_is_parked_and_goes_on_when_a_worker_knows_it(case: Case) -> None:
+    """BEHAVIOURS 125."""
+
+    @case.function(name="old")
+    def f(event: Event[Any], step: Any) -> Any:
+        yield step.run("one", case.body("one"))
+        yield step.sleep("nap", 0.05)
+        yield step.run("two", case.body("two"))
+
+    @case.function(on="other", name="new")
+    def g(event: Event[Any], step: Any) -> Any:
+        return "served"
+
+    run_id = case.send()
+    known = case.app.functions.pop("old")  # as if a deployment had dropped it, while the run sleeps
+    until(lambda: case.app.runs.get(run_id).state == "parked")
+    assert [run.id for run in case.app.runs.list(status="parked")] == [run_id]
+    assert case.run(event=Event("other", {})).result == "served"  # and it holds nobody up
+    until(lambda: len(case.entries(run_id, "parked")) == 2)
+    assert check_invariants(case.app.store) == []
+    case.app.functions["old"] = known
+    case.start()
+    assert case.ended(run_id).status == "completed"
+    assert case.ledger == ["one", "two"]
+    assert case.app.store.client.keys("flow:parked:*") == []
+    assert check_invariants(case.app.store) == []
+
+
+@only_sync
+def test_a_parked_run_is_cancelled_like_any_other(case: Case) -> None:
+    @case.function(name="old")
+    def f(event: Event[Any], step: Any) -> Any:
+        yield step.sleep("nap", 0.05)
+
+    run_id = case.send()
+    del case.app.functions["old"]
+    until(lambda: case.app.runs.get(run_id).state == "parked")
+    case.app.runs.cancel(run_id)
+    assert case.app.runs.get(run_id).status == "cancelled"
+    assert case.app.store.client.keys("flow:parked:*") == []
+    assert check_invariants(case.app.store) == []
+
+
+@only_sync
+def test_workers_that_know_a_parked_run_wait_no_longer_each_time_they_are_asked(case: Case) -> None:
+    """Each time that nobody knows it, it is left alone for longer: it must not fill its history."""
+
+    @case.function(name="old")
+    def f(event: Event[Any], step: Any) -> Any:
+        yield step.sleep("nap", 0.05)
+
+    run_id = case.send()
+    del case.app.functions["old"]
+    first, second = until(lambda: len(found := case.entries(run_id, "parked")) >= 2 and found[:2])
+    waits = [entry.detail["retry_at"] / 1000 - entry.at for entry in (first, second)]
+    assert waits == pytest.approx([0.25, 0.5], abs=0.01)
+    assert App("other").connect(store=case.app.store).store.resume_parked("other", ["old"]) == 0  # another app's
+    assert case.app.store.resume_parked("case", ["new"]) == 0
