@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .retry import Backoff, step_options
     from .schedule import cron
     from .step import AsyncStep, Step
-    from .triggers import trigger
+    from .triggers import matching, trigger
 
 __version__ = "0.1.0"
 
@@ -44,7 +44,7 @@ _HOMES = {
     "retry": ("Backoff", "step_options"),
     "schedule": ("cron",),
     "step": ("AsyncStep", "Step"),
-    "triggers": ("trigger",),
+    "triggers": ("matching", "trigger"),
     "errors": (
         "ConfigError", "FlowError", "NondeterminismError", "NonRetriable", "NotFound", "PayloadError", "RetryAfter",
         "RunCancelled", "RunEnded", "RunFailed", "RunNotFailed", "RunTimeout", "ServerError", "StepFailed", "StepTimeout",
@@ -79,6 +79,7 @@ __all__ = [
     "StepTimeout",
     "WorkerLost",
     "cron",
+    "matching",
     "run_cancelled",
     "run_completed",
     "run_failed",

@@ -97,7 +97,8 @@ class App:
         attempt in seconds (default none), `queue` (default "flow").
 
         A run is cancelled when it has not begun `start_timeout` after its event has started it, or not ended
-        `run_timeout` after that: seconds or a timedelta, whatever it is doing then. `on_success`, `on_failure` and
+        `run_timeout` after that: seconds or a timedelta, whatever it is doing then; and when an event of `cancel_on` comes,
+        a name, an EventType, `matching(...)`, or several of them. `on_success`, `on_failure` and
         `on_cancel` are functions of `(event, step)`, too, whose `event.data` is the `Ending` of such a run: each is called
         once, as a run of its own. `idempotency` and `retention` are as the app's; `limits` are bounds of steps and
         bytes. Raises ConfigError.

@@ -16,7 +16,8 @@ from .function import Function, Limits, check_body, check_name, function_name
 from .model import Ending, Event, EventType, run_cancelled, run_completed, run_failed
 from .retry import DEFAULTS, Backoff, Options, make_options, options_of, time_limit
 from .step import AsyncStep, Step
-from .triggers import On, make_triggers, trigger
+from .triggers import Cancels, Matching, On, Trigger, make_cancels, make_triggers, trigger
+from .wait import check_field
 
 Handler = Callable[[Event[Ending], Step], object] | Callable[[Event[Ending], AsyncStep], Coroutine[Any, Any, object]]
 
@@ -34,6 +35,7 @@ class Settings(TypedDict, total=False):
     limits: Limits | None
     start_timeout: float | timedelta | None
     run_timeout: float | timedelta | None
+    cancel_on: Cancels | Sequence[Cancels]
     on_success: Handler | None
     on_failure: Handler | None
     on_cancel: Handler | None
@@ -64,6 +66,7 @@ def declare(
     limits: Limits | None = None,
     start_timeout: float | timedelta | None = None,
     run_timeout: float | timedelta | None = None,
+    cancel_on: Cancels | Sequence[Cancels] = (),
     on_success: Handler | None = None,
     on_failure: Handler | None = None,
     on_cancel: Handler | None = None,
@@ -87,6 +90,7 @@ def declare(
         retention=of.retention if retention is None else retention,
         start_timeout=time_limit(where, "start_timeout", start_timeout),
         run_timeout=time_limit(where, "run_timeout", run_timeout),
+        cancel_on=_checked(where, make_cancels(where, cancel_on), triggers),
     )
     handlers = [
         _handler(function, what, handler, of, ended)
@@ -98,6 +102,16 @@ def declare(
         if handler is not None
     ]
     return [function, *handlers]
+
+
+def _checked(where: str, cancels: tuple[Matching, ...], triggers: tuple[Trigger[Any], ...]) -> tuple[Matching, ...]:
+    """As far as the types of both events say which fields they have. Raises ConfigError."""
+    for each in cancels:
+        for theirs, own in each.fields:
+            check_field(f"{where}: cancel_on", each.type, theirs)
+            for own_event in triggers:
+                check_field(f"{where}: cancel_on", own_event.type, own)
+    return cancels
 
 
 def _handler(

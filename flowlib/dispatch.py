@@ -25,7 +25,7 @@ from .model import Memo
 from .outcome import make_job
 from .records import Dispatched, Start, event_value, pack_memo, read_event, text
 from .store import Store
-from .subscriptions import OTHER, Subscriptions
+from .subscriptions import OTHER, Subscriptions, cancels_of
 from .ulid import ulid_of
 from .wait import ABSENT, digest_in
 
@@ -47,6 +47,7 @@ class Dispatcher:
         self._app = app
         self._functions = list(functions)
         self._subscriptions = Subscriptions(functions.values())
+        self._cancelling = {each.name for function in functions.values() for each in function.cancel_on}
         self._location = location
         self._store = store
         self._consumer = consumer
@@ -126,8 +127,9 @@ class Dispatcher:
         """Start all that these events trigger, wake what waits for them, and settle them: in one round trip, unless the
         script asks for more. Returns the ids of runs that are new."""
         started: list[str] = []
+        overtaken = set[bytes]()
         while entries:
-            events = [self._told(entry_id.decode(), fields) for entry_id, fields in entries]
+            events = [self._told(entry_id.decode(), fields, entry_id in overtaken) for entry_id, fields in entries]
             batches = [events[i : i + AT_ONCE] for i in range(0, len(events), AT_ONCE)]
             replies = self._store.send_all([self._store.dispatch_events(self._app, batch) for batch in batches])
             again = set()
@@ -138,18 +140,21 @@ class Dispatcher:
                     again.add(what)
                     name, *fields = map(text, more)
                     self._fields[name] = tuple(fields)
+                elif word == 3:
+                    again.add(what)
+                    overtaken.add(what)
             entries = [entry for entry in entries if entry[0] in again]
         for run in started:
             log.info("run %s started", run)
         return started
 
-    def _told(self, entry: str, fields: dict[bytes, bytes]) -> Dispatched:
+    def _told(self, entry: str, fields: dict[bytes, bytes], overtaken: bool = False) -> Dispatched:
         """All that the script has to know of an event."""
         try:
             event = read_event(entry, fields)
         except (KeyError, ValueError, OverflowError) as error:
             log.error("event %s in the stream is malformed (%r): it starts nothing", entry, error)
-            return entry, OTHER, (), "", "", {}, b"", ()
+            return entry, OTHER, (), "", "", {}, b"", (), 0
         event_id, name, *_ = event
         label, functions, refused = self._subscriptions.started_by(event)
         starts: list[Start] = []
@@ -158,8 +163,36 @@ class Dispatcher:
             job = make_job(
                 self._app, function.name, run, self._location, ENTRY, RUN, function.options.timeout, function.queue
             )
-            starts.append(self._store.start(function, run, event, self._location, job))
-        return entry, label, starts, name, event_id, *self._matched(event, self._fields.get(name, ())), refused
+            cancels = self._cancels(function, event, entry, overtaken) if function.cancel_on else None
+            starts.append(self._store.start(function, run, event, self._location, job, cancels))
+        matched = self._matched(event, self._fields.get(name, ()))
+        return entry, label, starts, name, event_id, *matched, refused, int(name in self._cancelling)
+
+    def _cancels(self, function: Function, event: tuple[str, str, bytes, int], entry: str, overtaken: bool) -> Any:
+        """What cancels the run, as the script takes it; if such events were settled before this one, is it one of them?"""
+        try:
+            cancels = cancels_of(function, decode(event[2]))
+        except PayloadError:
+            return None
+        looked, by = entry, ""
+        if overtaken:
+            looked, by = self._look_back(entry, {(name, fields): digest for name, fields, digest in cancels})
+        return [entry, looked, by, *cancels]
+
+    def _look_back(self, entry: str, cancels: dict[tuple[str, str], str]) -> tuple[str, str]:
+        """Up to where in the stream we have looked, and the first event that cancels, in words."""
+        upto, found = "", ""
+        for (name, fields), digest in cancels.items():
+            looked, more = entry, True
+            while more and not found:
+                looked, more, entries = self._store.find_events(name, looked)
+                for at, raw in entries:
+                    with contextlib.suppress(KeyError, ValueError, OverflowError, PayloadError):
+                        other = read_event(at, raw)
+                        if digest_in(fields, decode(other[2])) == digest:
+                            found = f"event {name} ({other[0]})"
+            upto = upto or looked
+        return upto, found
 
     def _matched(self, event: tuple[str, str, bytes, int], by: tuple[str, ...]) -> tuple[dict[str, str], bytes]:
         """The event's digests by these lists of fields, and what is stored of it for those who wait for it."""

@@ -16,7 +16,7 @@ from .errors import ConfigError
 from .model import RUN_EVENTS
 from .retry import DEFAULTS, Options
 from .schedule import Cron
-from .triggers import Trigger
+from .triggers import Matching, Trigger
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -55,6 +55,7 @@ class Function:
     crons: tuple[Cron, ...] = ()
     start_timeout: float | None = None  # seconds in which a run has to begin,
     run_timeout: float | None = None  # and to end; from when its event has started it
+    cancel_on: tuple[Matching, ...] = ()
     handles: str = ""  # the function whose ends start this one
 
     def __post_init__(self) -> None:
@@ -92,6 +93,7 @@ class Function:
             "timeout": self.options.timeout,
             "start_timeout": self.start_timeout,
             "run_timeout": self.run_timeout,
+            "cancel_on": [each.name for each in self.cancel_on],
             "async": self.is_async,
             "code": f"{self.body.__module__}:{self.body.__qualname__}",
         }

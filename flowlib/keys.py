@@ -11,6 +11,8 @@ RQ's names (`RQ_KEY_PREFIX`, default `rq`). For Redis Cluster give both prefixes
 | `{p}:functions:{app}`      | hash   | for ever, or `flow forget`        | function -> its description (JSON) |
 | `{p}:listeners`            | hash   | while there are any               | app -> which ends of runs it is on (tell.lua) |
 | `{p}:refused:{app}`        | stream | the last 100, or `flow forget`    | events of which a trigger's condition raised |
+| `{p}:cancels:{app}:{event}:{digest}` | zset | while it may end a run   | `run|its event` -> that event's ms |
+| `{p}:settled:{app}`        | hash   | for ever, or `flow forget`        | event that cancels runs -> the last one settled |
 | `{p}:cron:{app}`           | hash   | for ever, or `flow forget`        | what is decided of each schedule; what is paused |
 | `{p}:once:{app}:{fn}:{id}` | string | idempotency window (24 h)         | the run that this event id started |
 | `{p}:run:{run}`            | hash   | run + retention (7 days)          | the run's record: the truth |

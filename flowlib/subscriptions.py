@@ -5,6 +5,7 @@ Knows no Redis and no clock.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from .function import Function
 from .model import Event
 from .schedule import CRON_EVENT
 from .triggers import Trigger
+from .wait import digest_of, value_at
 
 log = logging.getLogger("flowlib.dispatch")
 
@@ -55,6 +57,20 @@ class Subscriptions:
                 log.exception("event %r: the condition of %s on it raised: it starts nothing", event_id, function.name)
                 refused.append((function.name, f"{type(error).__name__}: {error}"[:1000]))
         return Started(found[0][1].name if found else OTHER, list(started.values()), refused)
+
+
+def cancels_of(function: Function, data: Any) -> list[tuple[str, str, str]]:
+    """Which events cancel a run that one with these data starts: name, fields and digest, as waits have them."""
+    found = []
+    for each in function.cancel_on:
+        try:
+            values = [value_at(own, data) for _, own in each.fields]
+        except KeyError:
+            continue
+        if None not in values:
+            fields = json.dumps([theirs for theirs, _ in each.fields])
+            found.append((each.name, fields, digest_of(fields, values)))
+    return found
 
 
 def _as(event: tuple[str, str, bytes, int], trigger: Trigger[Any]) -> Event[Any]:

@@ -312,8 +312,11 @@ def _waits(stored: Stored) -> Iterator[str]:
                 yield f"job {job}: registered as waiting, its run is {record.get('status')} at {record.get('job')}, {places}"
         listed = sorted(job for jobs in stored.under(f"{stored.prefix}:waiters:{app}:").values() for job in jobs)
         counted = sum(int(n) for by in stored.under(f"{stored.prefix}:fields:{app}:").values() for n in by.values())
-        if listed != sorted(waits) or counted != len(waits):
+        cancels = [name[:26] for runs in stored.under(f"{stored.prefix}:cancels:{app}:").values() for name in runs]
+        if listed != sorted(waits) or counted != len(waits) + len(cancels):
             yield f"app {app}: {sorted(waits)} wait, {listed} are to be found, {counted} are counted"
+        if over := [run for run in cancels if stored.runs[run]["status"] != RUNNING]:
+            yield f"app {app}: events are still expected that would cancel {over}"
 
 
 def _gauges(stored: Stored) -> Iterator[str]:

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from .codec import encode
+from .codec import decode, encode
 from .function import Function
 from .journal import ENTRY, RUN
 from .outcome import make_job
 from .records import Start, text
 from .schedule import CRON_EVENT, SKIP, Cron, Decision, event_data, event_id
 from .store import Store
+from .subscriptions import cancels_of
 from .ulid import ulid_of
 
 log = logging.getLogger("flowlib.cron")
@@ -114,9 +115,9 @@ class Ticks:
         job = make_job(
             self._app, function.name, run, self._location, ENTRY, RUN, function.options.timeout, function.queue
         )
-        return self._store.start(
-            function, run, (id, CRON_EVENT, encode(data, where="data"), _ms(tick)), self._location, job
-        )
+        encoded = encode(data, where="data")
+        cancels = ["", "", "", *cancels_of(function, decode(encoded))] if function.cancel_on else None
+        return self._store.start(function, run, (id, CRON_EVENT, encoded, _ms(tick)), self._location, job, cancels)
 
 
 def _at(ms: float) -> datetime:

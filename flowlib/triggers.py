@@ -5,7 +5,7 @@ Pure: no Redis, no RQ, no clock, no randomness.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
@@ -55,6 +55,49 @@ def trigger(on: Any, /, *, when: Callable[[Event[Any]], object] | None = None) -
     if isinstance(on, EventType):
         return Trigger(on.name, on.type, when)
     return Trigger(on, dict, when)
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """What `matching` makes: an event by name, and which of its fields must be what fields of the run's own event are."""
+
+    name: str
+    type: Any
+    fields: tuple[tuple[str, str], ...]
+
+
+def matching(event: EventType[Any] | str, match: str | Sequence[str] | Mapping[str, str] = (), /) -> Matching:
+    """Of `@app.function(cancel_on=...)`: this event, if the fields that `match` names are as those of the run's own event.
+
+    They have one name in both, or `match` is a dict: fields of this event, and what they are called in the run's own.
+    "user.id" is a field of a field. A run whose event has no such field is not cancelled by it.
+
+    >>> @app.function(on=ordered, cancel_on=matching(order_cancelled, "order_id"))
+    ... def fulfil(event: Event[Order], step: Step) -> None: ...
+    """
+    names = [match] if isinstance(match, str) else list(match)
+    pairs = match.items() if isinstance(match, Mapping) else [(name, name) for name in names]
+    kind = event.type if isinstance(event, EventType) else Any
+    return Matching(event.name if isinstance(event, EventType) else event, kind, tuple(sorted(pairs)))
+
+
+Cancels = str | EventType[Any] | Matching
+
+
+def make_cancels(where: str, cancel_on: Cancels | Sequence[Cancels]) -> tuple[Matching, ...]:
+    """What a user wrote. Raises ConfigError."""
+    given = cancel_on if isinstance(cancel_on, Sequence) and not isinstance(cancel_on, str) else [cancel_on]
+    if not all(isinstance(each, str | EventType | Matching) for each in given):
+        raise ConfigError(f"{where}: cancel_on= takes events and matching(event, fields), got {cancel_on!r}")
+    cancels = tuple(each if isinstance(each, Matching) else matching(each) for each in given)
+    for each in cancels:
+        try:
+            check_event_name(each.name)
+        except PayloadError as error:
+            raise ConfigError(f"{where}: cancel_on: {error}") from None
+        if not all(isinstance(field, str) and field for pair in each.fields for field in pair):
+            raise ConfigError(f"{where}: cancel_on: matching takes names of fields, got {dict(each.fields)!r}")
+    return cancels
 
 
 On = str | EventType[Any] | Trigger[Any] | Cron

@@ -58,7 +58,7 @@ class Wait(Due):
         self.name = event if isinstance(event, str) else event.name
         self.type: Any = Any if isinstance(event, str) else event.type
         self.fields = json.dumps(sorted(match))
-        self.digest = _digest(self.fields, [match[path] for path in sorted(match)])
+        self.digest = digest_of(self.fields, [match[path] for path in sorted(match)])
         self.match = json.dumps(jsonable(match), ensure_ascii=False)
         self.since_ms = since_ms
         self.when = when
@@ -121,7 +121,7 @@ def make_wait(
         raise ConfigError(f"{where}: when takes a function of the event, got {when!r}")
     kind = Any if isinstance(event, str) else event.type
     for path in match or {}:
-        _check_field(where, kind, path)
+        check_field(where, kind, path)
     values = {path: decode(encode(value, where=f"{where}: match.{path}")) for path, value in (match or {}).items()}
     delay = LONGEST_SLEEP if timeout is None else after(step_id, "timeout", timeout)
     since_ms = None if since is None else int(since.timestamp() * 1000)
@@ -130,21 +130,25 @@ def make_wait(
 
 def digest_in(fields: str, data: Any) -> str:
     """The digest of an event's data by these fields, or ABSENT."""
-    values = []
-    for path in _paths(fields):
-        value = data
-        for name in path.split("."):
-            if not isinstance(value, dict) or name not in value:
-                return ABSENT
-            value = value[name]
-        values.append(value)
-    return _digest(fields, values)
+    try:
+        return digest_of(fields, [value_at(path, data) for path in _paths(fields)])
+    except KeyError:
+        return ABSENT
+
+
+def value_at(path: str, data: Any) -> Any:
+    """Raises KeyError."""
+    for name in path.split("."):
+        if not isinstance(data, dict):
+            raise KeyError(path)
+        data = data[name]
+    return data
 
 
 def has_fields(data: Any, match: Mapping[str, Any]) -> bool:
     """Whether data has these fields with these values, as a wait would match them."""
     fields = json.dumps(sorted(match))
-    return digest_in(fields, data) == _digest(fields, [match[path] for path in sorted(match)])
+    return digest_in(fields, data) == digest_of(fields, [match[path] for path in sorted(match)])
 
 
 @lru_cache(maxsize=1000)
@@ -152,13 +156,14 @@ def _paths(fields: str) -> tuple[str, ...]:
     return tuple(json.loads(fields))
 
 
-def _digest(fields: str, values: list[Any]) -> str:
+def digest_of(fields: str, values: list[Any]) -> str:
+    """Of the names of the fields, sorted, as JSON, and the values in that order."""
     told = json.dumps([fields, jsonable(values)], sort_keys=True)
     return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
 
 
-def _check_field(where: str, kind: Any, path: str) -> None:
-    """As far as the type says what fields there are."""
+def check_field(where: str, kind: Any, path: str) -> None:
+    """As far as the type says what fields there are. Raises ConfigError."""
     for name in path.split("."):
         kind = _plain(kind)
         known = fields_of(kind)

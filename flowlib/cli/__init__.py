@@ -23,7 +23,7 @@ COMMANDS = {
     "runs": "List runs, the newest first.",
     "show": "Show one run: its timeline, steps, attempts, outputs and errors.",
     "logs": "Show what a run has logged.",
-    "cancel": "End a run that has not ended.",
+    "cancel": "End runs that have not ended.",
     "retry": "Put failed runs back to the step that failed.",
     "replay": "Start a new run of the same event, anew or from a step on.",
     "cron": "Look at cron schedules, trigger, pause and resume functions.",

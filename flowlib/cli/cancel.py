@@ -1,29 +1,39 @@
-"""`flow cancel RUN`."""
+"""`flow cancel RUN`, or many."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
+from flowlib.model import RUNNING, Run
+
 from .connection import connected, find_url, runs_of
-from .lookup import find_run
-from .options import as_json, redis_url, run_id
-from .output import print_json
+from .options import as_json, redis_url
+from .selection import Selection, selection
 
 
 @click.command("cancel")
-@run_id
+@selection
 @click.option("--reason", default="", help="Why: it is kept with the run.")
 @redis_url
 @as_json
-def command(run_id: str, reason: str, redis_url: str | None, as_json: bool) -> None:
-    """End a run that has not ended: nothing of it is left in a queue, and a step that is running is interrupted.
+def command(selected: Selection, reason: str, redis_url: str | None, as_json: bool) -> int:
+    """End runs that have not ended: nothing of them is left in a queue, and a step that is running is interrupted.
 
     RUN is a run's id, the beginning of one, or `last`.
+
+    \b
+    flow cancel --function import-contacts --status sleeping --match user.id=42
     """
     with connected(find_url(redis_url)) as store:
-        found = find_run(store, run_id)
-        runs_of(store).cancel(found, reason)
-    if as_json:
-        print_json({"id": found, "status": "cancelled", "reason": reason})
-    else:
-        click.echo(f"run {found} is cancelled")
+
+        def cancel(run: Run) -> dict[str, Any]:
+            runs_of(store).cancel(run.id, reason)
+            return {"id": run.id, "status": "cancelled", "reason": reason}
+
+        return selected.each("cancel", selected.runs(store, RUNNING), cancel, as_json, _told)
+
+
+def _told(document: dict[str, Any]) -> str:
+    return f"run {document['id']} is cancelled"

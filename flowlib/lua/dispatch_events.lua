@@ -1,16 +1,17 @@
 #!lua
---#include clock run metrics job queue start wait
--- dispatch_events: events start what they trigger in this app, reach the runs that wait for them, and are acknowledged, all
--- or nothing (I5).
+--#include clock run metrics job queue wait cancel_on tell finish cancel start
+-- dispatch_events: events start what they trigger in this app, reach the runs that wait for them, cancel those that are to be
+-- cancelled by them, and are acknowledged, all or nothing (I5).
 -- An event that comes again starts nothing again; nor does it reach a wait again, because that is over, or one that was
 -- registered later.
--- KEYS   1 {P}:events   and {P}:refused:{app}, those of the libraries
+-- KEYS   1 {P}:events   and {P}:refused:{app} {P}:settled:{app}, those of the libraries
 -- ARGV   1 P  2 R  3 app  4 the events, packed: {stream id, name for the metrics, its runs as `start` takes them, name, id,
 --        its digest by each list of fields that waits on its name are known to be matched by ('': it has not all of them), memo,
---        {function, why} of those that it does not start because a condition raised}
+--        {function, why} of those that it does not start because a condition raised, 1 if events of its name may cancel runs}
 -- reply  for each run in turn {1, run} started; {0, run} this event id has started that run before; {2, stream id, name,
 --        lists of fields, if there are new ones} for an event that is to come again: with its digests by these, or because more
---        wait for it than one script may hold up everybody else for
+--        wait for it than one script may hold up everybody else for; {3, stream id} for one that is to come again with what
+--        there is since that may cancel its runs: such events were settled before it
 local app, replies, live, held, at_most = ARGV[3], {}, {}, {}, 100
 
 -- Are there waits on its name that it cannot be matched against yet?
@@ -22,12 +23,57 @@ local function unknown_fields(event)
   end
 end
 
+-- Runs that have begun before the event, to end with it; how many more it may reach, or nil: there are more.
+local function cancel_all(id, name, event_id, digest)
+  local found = redis.call('ZRANGEBYSCORE', cancels_key(app, name, digest), '-inf', string.match(id, '^%d+'),
+    'LIMIT', 0, at_most + 1)
+  local left = at_most
+  for i = 1, math.min(#found, at_most) do
+    local run, since = string.match(found[i], '^(.-)|(.*)$')
+    if comes_after(id, since) then -- else it is of the same millisecond
+      stop_run(run, string.format('event %s (%s)', name, event_id))
+      left = left - 1
+    end
+  end
+  if #found > at_most and left < at_most then return nil end
+  return left
+end
+
+-- Was an event settled that may cancel a run of this one, and that nobody has looked at? Dispatchers are many.
+local function is_overtaken(event)
+  for _, run in ipairs(event[3]) do
+    local cancels = run[13] or {}
+    for i = 4, #cancels do
+      local last = redis.call('HGET', P .. ':settled:' .. app, cancels[i][1])
+      if last and comes_after(last, cancels[2]) then return true end
+    end
+  end
+end
+
+local function settle(event)
+  local key, name = P .. ':settled:' .. app, event[4]
+  local last = redis.call('HGET', key, name)
+  if not last or comes_after(event[1], last) then redis.call('HSET', key, name, event[1]) end
+end
+
+local function start_all(event)
+  for _, run in ipairs(event[3]) do
+    local reply = start(app, unpack(run, 1, 13))
+    replies[#replies + 1] = reply
+    local by = run[13] and run[13][3] or ''
+    if reply[1] == 1 and by ~= '' then stop_run(reply[2], by) end
+    for i = 4, #(run[13] or {}) do live[run[13][i][1]] = nil end -- events of that name are matched by more fields now
+  end
+end
+
 -- False when it has more to wake.
 local function wake(event)
   local id, name, event_id, digests, memo = event[1], event[4], event[5], event[6], event[7]
   for _, fields in ipairs(live[name]) do
     if digests[fields] ~= '' then
       local left = deliver_to_all(app, name, digests[fields], id, memo, event_id, at_most)
+      at_most = left or 0
+      left = left and cancel_all(id, name, event_id, digests[fields])
       at_most = left or 0
       if not left then return false end
     end
@@ -42,11 +88,14 @@ end
 
 for _, event in ipairs(cmsgpack.unpack(ARGV[4])) do
   local name = event[4]
-  if held[name] or unknown_fields(event) or not wake(event) then
+  if is_overtaken(event) then
+    replies[#replies + 1] = {3, event[1]}
+  elseif held[name] or unknown_fields(event) or not wake(event) then
     held[name] = true -- those after it wait, too: each run is woken by the first
     replies[#replies + 1] = {2, event[1], name, unpack(live[name])}
   else
-    for _, run in ipairs(event[3]) do replies[#replies + 1] = start(app, unpack(run)) end
+    start_all(event)
+    if event[9] == 1 then settle(event) end
     if redis.call('XACK', KEYS[1], app, event[1]) == 1 then
       later('events_received|||' .. event[2])
       for _, refused in ipairs(event[8]) do refuse(event, unpack(refused)) end

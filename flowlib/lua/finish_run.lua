@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
---#include clock run metrics job tell finish
+--#include clock run metrics job cancel_on tell finish
 -- finish_run: the function returned or failed for good: leave its last job and end the run, in one stroke (I6).
 -- KEYS   1 {P}:leases   and {P}:memo:{run}, those of the libraries
 -- ARGV   1 P  2 R  3 worker  4 lease  5 execution id  6 run  7 app  8 function  9 queue  10 job

@@ -1,5 +1,5 @@
 #!lua
---#include clock run metrics job queue start
+--#include clock run metrics job queue cancel_on start
 -- start_ticks: ticks of cron schedules start their runs, or are passed over; either is decided once and for all.
 -- A decision holds only for where the schedule was when it was made: of workers that come to the same, one is heard.
 -- KEYS   1 {P}:cron:{app}   and those of the libraries

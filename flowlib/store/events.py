@@ -34,12 +34,20 @@ class EventStore(Link):
         """
         return self._pack("dispatch_events", app, for_lua(tuple(events)), key=self.keys.events)
 
-    def start(self, fn: Function, run: str, event: tuple[str, str, bytes, int], location: str, spec: JobSpec) -> Start:
-        """How an event, (id, name, data, ts in ms), starts a run."""
+    def start(
+        self,
+        fn: Function,
+        run: str,
+        event: tuple[str, str, bytes, int],
+        location: str,
+        spec: JobSpec,
+        cancels: Any = None,
+    ) -> Start:
+        """How an event, (id, name, data, ts in ms), starts a run, and which others cancel it, as the script takes them."""
         window, retention = int(fn.idempotency.total_seconds() * 1000), int(fn.retention.total_seconds())
         event_id, name, data, ts = event
         bounds = (round((seconds or 0) * 1000) for seconds in (fn.start_timeout, fn.run_timeout))
-        return (fn.name, event_id, name, ts, data, run, window, retention, location, spec.args(), *bounds)
+        return (fn.name, event_id, name, ts, data, run, window, retention, location, spec.args(), *bounds, cancels)
 
     def plan_ticks(
         self, app: str, worker: str, schedules: Iterable[str], starting: bool

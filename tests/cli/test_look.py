@@ -250,6 +250,23 @@ def test_cancel_ends_a_run_with_its_reason(flow: Flow, at_work: Shop) -> None:
     assert "the run was cancelled: closed today" in flow("logs", run).out
 
 
+def test_many_are_counted_first_and_then_cancelled_and_the_others_are_left_alone(flow: Flow, at_work: Shop) -> None:
+    """BEHAVIOURS 98."""
+    bills = [at_work.bill(f"bill-{n}") for n in range(3)]
+    done = at_work.order("o1").id
+    chosen = ("--function", "collect", "--match", "to=ada")
+    listed = flow("cancel", *chosen, "--dry-run", "--json").document
+    assert [(each["id"], each["status"]) for each in listed] == []
+    refused = flow("cancel", "--function", "collect")
+    assert (refused.code, "--yes, to cancel 3 runs" in refused.err) == (2, True)
+    said = flow("cancel", "--since", "1h", "--yes", "--reason", "closed")
+    assert sorted(said.out.splitlines()) == sorted(f"run {run} is cancelled" for run in bills)
+    assert {at_work.app.runs.get(run).reason for run in bills} == {"closed"}
+    assert at_work.app.runs.get(done).status == "completed"
+    assert flow("cancel", "--status", "waiting", "--yes").out == ""
+    assert check_invariants(at_work.app.store) == []
+
+
 def test_cancel_as_json(flow: Flow, at_work: Shop) -> None:
     run = at_work.hold()
     assert flow("cancel", "last", "--json").document == {"id": run, "status": "cancelled", "reason": ""}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from flowlib import App, Ending, Event, Step
+from flowlib import App, Ending, Event, Step, matching
+from flowlib.dispatch import Dispatcher
 from flowlib.store import Store
 from flowlib.wire import FOREVER
 from flowlib.worker import FlowWorker
@@ -35,6 +36,11 @@ def ending(event: Event[dict[str, Any]], step: Step) -> None:
         step.sleep("nap", 3600)
 
 
+@app.function(on="crash.order", cancel_on=matching("crash.stop", "order"), on_cancel=handle)
+def order(event: Event[dict[str, Any]], step: Step) -> None:
+    step.sleep("nap", 3600)
+
+
 @app.function(on="crash.late", run_timeout=0.5, on_cancel=handle)
 def late(event: Event[dict[str, Any]], step: Step) -> None:
     step.sleep("nap", 3600)
@@ -44,6 +50,14 @@ def die_working(url: str, script: str, when: str) -> None:
     """A worker, until the first time that one of its threads sends that script."""
     store = Store(url, patience=FOREVER, wire=deadly_wire(script, when))
     FlowWorker(app=app.connect(url), store=store, **SETTINGS).work()
+
+
+def die_dispatching(url: str, when: str) -> None:
+    """Nothing but a dispatcher, as it settles the first event that it reads."""
+    store = Store(url, wire=deadly_wire("dispatch_events", when))
+    dispatcher = Dispatcher(app.name, app.functions, app.location, store, "doomed", idle_ms=60_000)
+    while True:
+        dispatcher.dispatch(dispatcher.fresh(100))
 
 
 def die_firing(url: str, when: str) -> None:

@@ -127,6 +127,19 @@ def test_a_dispatcher_that_dies_as_it_starts_a_handler_leaves_it_to_another(site
     until(lambda: [run.state for run in site.of("ending")] == ["sleeping"])
     assert worker.stop() == 0
     site.runs.cancel(site.of("ending")[0].id)
-    site.dies(endings.die_working, "dispatch_events", when)
+    site.dies(endings.die_dispatching, when)
     assert len(site.of("ending.on-cancel")) == (when == AFTER)
     site.ends_once("ending", "cancelled")
+
+
+@at
+def test_a_dispatcher_that_dies_as_an_event_cancels_leaves_it_to_another(site: Site, when: str) -> None:
+    """BEHAVIOURS 94, 49."""
+    worker = site.worker()
+    site.app.send(Event("crash.order", {"order": 7}))
+    until(lambda: [run.state for run in site.of("order")] == ["sleeping"])
+    assert worker.stop() == 0
+    site.app.send(Event("crash.stop", {"order": 7}, id="stop-7"))
+    site.dies(endings.die_dispatching, when)
+    site.ends_once("order", "cancelled")
+    assert site.of("order")[0].reason == "event crash.stop (stop-7)"

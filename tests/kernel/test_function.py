@@ -184,6 +184,7 @@ def test_a_function_can_be_described_to_who_cannot_import_it(app: App) -> None:
         "timeout": 1.5,
         "start_timeout": None,
         "run_timeout": 60.0,
+        "cancel_on": [],
         "async": True,
         "code": "",
     }

@@ -19,6 +19,7 @@ from flowlib import (
     Step,
     StepFailed,
     cron,
+    matching,
     run_cancelled,
     run_failed,
     step_options,
@@ -126,6 +127,11 @@ def is_large(event: Event[Upload]) -> bool:
 
 @app.function(on=uploaded, name="told", on_failure=tell_us, on_success=tell_them, on_cancel=tell_us)
 def told(event: Event[Upload], step: Step) -> None: ...
+
+
+@app.function(on=uploaded, cancel_on=[matching(renamed, "key"), "plain.name", uploaded], name="cancelled")
+@app.function(on=uploaded, cancel_on=matching("plain.name", {"id": "key"}), name="cancelled-too")
+def cancelled(event: Event[Upload], step: Step) -> None: ...
 
 
 @app.function(on=run_failed)

@@ -107,6 +107,7 @@ app.function()  # error
 app.function(on=uploaded, retries="3")  # error
 app.function(on=uploaded, retry=3)  # error
 app.function(on=uploaded, run_timeout="1h")  # error
+app.function(on=uploaded, cancel_on=7)  # error
 app.function(on=uploaded, on_failure=takes_an_order)  # error
 app.function(on=trigger(uploaded, when=lambda event: event.data.id == 1))  # error
 app.function(on=run_failed)(takes_an_order)  # error

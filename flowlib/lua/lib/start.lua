@@ -1,6 +1,6 @@
 -- A run begins: idempotency, its record, its first job; shared by dispatch_events (an event), start_ticks (a tick)
 -- and replay_run (again).
--- Needs lib/run.lua, lib/metrics.lua, lib/job.lua and lib/queue.lua.
+-- Needs lib/run.lua, lib/metrics.lua, lib/job.lua, lib/queue.lua and lib/cancel_on.lua.
 -- KEYS   {P}:once:{app}:{fn}:{event} {P}:run:{run} {P}:runs:{app} {P}:active:{app} {P}:timers, those of the libraries
 local counts, queued = {}, {}
 local function later(field, by) counts[field] = (counts[field] or 0) + (by or 1) end
@@ -37,9 +37,10 @@ local function begin_run(app, fn, event, name, ts, data, run, retention, locatio
 end
 
 -- A run is {function, event id, event name, event ts ms, event data, run, idempotency window ms, retention s,
--- location MODULE:APP, job as put_job takes it, ms in which it has to begin and ms in which it has to end (0: none)}.
+-- location MODULE:APP, job as put_job takes it, ms in which it has to begin and ms in which it has to end (0: none), events
+-- that cancel it, as lib/cancel_on.lua has them, or nil}.
 -- Returns {1, run} started; {0, run} this event id has started that run before.
-local function start(app, fn, event, name, ts, data, run, window, retention, location, spec, start_ms, run_ms)
+local function start(app, fn, event, name, ts, data, run, window, retention, location, spec, start_ms, run_ms, cancels)
   local once = P .. ':once:' .. app .. ':' .. fn .. ':' .. event
   local earlier = redis.call('GET', once)
   if earlier then return {0, earlier} end
@@ -47,5 +48,6 @@ local function start(app, fn, event, name, ts, data, run, window, retention, loc
   if redis.call('EXISTS', run_key(run)) == 1 then return {0, run} end
   redis.call('SET', once, run, 'PX', window)
   begin_run(app, fn, event, name, ts, data, run, retention, location, spec, start_ms, run_ms, {event = name, id = event})
+  if cancels then expect_cancels(app, run, cancels) end
   return {1, run}
 end

@@ -1,0 +1,149 @@
+"""Events that cancel the runs that they match, whatever those are doing, and only those."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from flowlib import ConfigError, Event, EventType, matching
+from flowlib.dispatch import Dispatcher
+from flowlib.testing import check_invariants
+from tests.cases.case import Case, in_place, only_sync, until
+from tests.cases.test_cancel import nothing_is_left
+
+
+@dataclass(frozen=True)
+class Order:
+    id: int
+    customer: str = ""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    order: int
+
+
+ordered, refused = EventType("order.placed", Order), EventType("order.refused", Refusal)
+
+
+def sleeps(case: Case, **settings: Any) -> None:
+    @case.function(on=ordered, **settings)
+    def f(event: Event[Order], step: Any) -> Any:
+        yield step.run("before", case.body("before"))
+        yield step.sleep("nap", 0.5 if event.data.customer == "short" else 3600)
+        yield step.run("after", case.body("after"))
+
+
+def asleep(case: Case, *runs: str) -> None:
+    until(lambda: {case.app.runs.get(run).state for run in runs} == {"sleeping"})
+
+
+@in_place
+def test_an_event_cancels_the_runs_that_it_matches_and_no_other(case: Case) -> None:
+    """Behaviours 94, 95."""
+    sleeps(case, cancel_on=matching(refused, {"order": "id"}))
+    runs = [case.send(event=ordered(Order(n))) for n in (1, 1, 2)]
+    short = case.send(event=ordered(Order(3, "short")))
+    asleep(case, *runs)
+    case.app.send([refused(Refusal(9), id="none"), refused(Refusal(1), id="no-1")])
+    ended = [case.ended(run) for run in runs[:2]]
+    assert [(run.status, run.reason) for run in ended] == [("cancelled", "event order.refused (no-1)")] * 2
+    assert case.ended(short).status == "completed"
+    assert case.app.runs.get(runs[2]).status == "running"
+    assert case.ledger == ["before"] * 4 + ["after"]
+    assert check_invariants(case.app.store) == []
+    case.app.runs.cancel(runs[2])
+    nothing_is_left(case)
+    assert list(case.app.store.client.scan_iter("flow:*:case:order*")) == []
+
+
+@in_place
+def test_without_fields_each_such_event_cancels_all_runs_of_the_function(case: Case) -> None:
+    """Behaviour 94; the body of one that is running is interrupted."""
+    sleeps(case, cancel_on=["closed", refused], run_timeout=3600)
+
+    @case.function(on="other")
+    def other(event: Event[Any], step: Any) -> Any:
+        yield step.sleep("nap", 0.4)
+
+    runs = [case.send(event=ordered(Order(n))) for n in range(3)]
+    untouched = case.send(event=Event("other", {}))
+    asleep(case, *runs)
+    case.app.send(Event("closed", {}))
+    assert {case.ended(run).status for run in runs} == {"cancelled"}
+    assert case.ended(untouched).status == "completed"
+    assert check_invariants(case.app.store) == []
+
+
+@only_sync
+def test_an_event_counts_from_that_of_the_run_on_whoever_is_settled_first(case: Case) -> None:
+    """Behaviour 94: there are many dispatchers, and none knows what the others are at."""
+    sleeps(case, cancel_on=matching(refused, {"order": "id"}))
+    store = case.app.store
+    store.join_events("case")
+    case.app.send([refused(Refusal(1), id="early"), ordered(Order(1), id="first"), refused(Refusal(2), id="late")])
+    case.app.send([ordered(Order(2), id="second"), ordered(Order(1), id="third"), refused(Refusal(1), id="later")])
+    dispatcher = Dispatcher("case", case.app.functions, "nowhere:app", store, "anna", idle_ms=0)
+    entries = dispatcher.fresh()
+    dispatcher.dispatch([entry for entry in entries if entry[1][b"name"] == b"order.refused"])
+    dispatcher.dispatch([entry for entry in entries if entry[1][b"name"] == b"order.placed"])
+    ended = {run.event.id: run.reason for run in case.app.runs.list()}
+    assert ended == {"first": "event order.refused (later)", "second": "", "third": "event order.refused (later)"}
+    assert check_invariants(store) == []
+    dispatcher.dispatch(entries)  # as if nobody had heard that they are settled
+    assert len(case.app.runs.list()) == 3
+    assert check_invariants(store) == []
+
+
+@only_sync
+def test_one_event_cancels_more_runs_than_fit_into_one_script(case: Case) -> None:
+    sleeps(case, cancel_on=matching("over", "customer"))
+    store = case.app.store
+    store.join_events("case")
+    orders = [ordered(Order(n, "ada")) for n in range(151)]
+    case.app.send([*orders[:150], Event("over", {"customer": "ada"}), orders[150]])
+    dispatcher = Dispatcher("case", case.app.functions, "nowhere:app", store, "anna", idle_ms=0)
+    while entries := dispatcher.fresh():
+        dispatcher.dispatch(entries)
+    statuses = [run.status for run in case.app.runs.list(limit=200)]
+    assert (statuses.count("cancelled"), statuses.count("running")) == (150, 1)
+    assert check_invariants(store) == []
+
+
+@only_sync
+def test_a_run_whose_event_lacks_the_field_is_not_cancelled(case: Case) -> None:
+    """As behaviour 116 has it for all controls."""
+
+    @case.function(cancel_on=matching("stop", "user.id"))
+    def f(event: Event[Any], step: Any) -> Any:
+        yield step.sleep("nap", 3600)
+
+    runs = [
+        case.send(data) for data in ({"user": {"id": 1}}, {"user": {"id": None}}, {"user": 7}, {"user": {"id": "1"}})
+    ]
+    asleep(case, *runs)
+    case.app.send([Event("stop", {"user": {"id": None}}), Event("stop", {}), Event("stop", {"user": {"id": 1}})])
+    assert case.ended(runs[0]).status == "cancelled"
+    assert [case.app.runs.get(run).status for run in runs[1:]] == ["running"] * 3
+
+
+WRONG: list[tuple[Any, str]] = [
+    (7, "function 'f': cancel_on= takes events and matching(event, fields), got 7"),
+    ([""], "function 'f': cancel_on: event name ''"),
+    (matching("x", [""]), "function 'f': cancel_on: matching takes names of fields"),
+    (matching(refused, "id"), "function 'f': cancel_on: match: Refusal has no field 'id' of 'id': it has order"),
+    (
+        matching(refused, "order"),
+        "function 'f': cancel_on: match: Order has no field 'order' of 'order': it has customer, id",
+    ),
+]
+
+
+@pytest.mark.parametrize(("cancel_on", "said"), WRONG, ids=str)
+@only_sync
+def test_what_can_never_match_is_refused(case: Case, cancel_on: Any, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        case.app.function(on=ordered, name="f", cancel_on=cancel_on)(lambda event, step: None)
+    assert str(error.value).startswith(said)
