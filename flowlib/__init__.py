@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .app import App
+    from .async_step import AsyncStep
     from .errors import (
         ConfigError,
         FlowError,
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
         StepTimeout,
         WorkerLost,
     )
+    from .face import Future
     from .function import Limits
     from .model import Ending, Event, EventType, Run, run_cancelled, run_completed, run_failed, run_finished
     from .retry import Backoff, step_options
     from .schedule import cron
-    from .step import AsyncStep, Step
+    from .step import Step
     from .triggers import matching, trigger
 
 __version__ = "0.1.0"
@@ -39,11 +41,13 @@ __version__ = "0.1.0"
 # Imported at first use: `flow --help` and a producer's start pay for nothing that they do not need.
 _HOMES = {
     "app": ("App",),
+    "async_step": ("AsyncStep",),
+    "face": ("Future",),
     "function": ("Limits",),
     "model": ("Ending", "Event", "EventType", "Run", "run_cancelled", "run_completed", "run_failed", "run_finished"),
     "retry": ("Backoff", "step_options"),
     "schedule": ("cron",),
-    "step": ("AsyncStep", "Step"),
+    "step": ("Step",),
     "triggers": ("matching", "trigger"),
     "errors": (
         "ConfigError", "FlowError", "NondeterminismError", "NonRetriable", "NotFound", "PayloadError", "RetryAfter",
@@ -61,6 +65,7 @@ __all__ = [
     "Event",
     "EventType",
     "FlowError",
+    "Future",
     "Limits",
     "NonRetriable",
     "NondeterminismError",

@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar, Unpack, cast, overload
 
+from .async_step import AsyncStep
 from .codec import decode, encode
 from .declaration import Defaults, Settings, declare
 from .errors import ConfigError, PayloadError
@@ -22,7 +23,7 @@ from .model import UNSENT, Event, EventType
 from .retry import Backoff, make_options
 from .runs import Runs
 from .schedule import Cron
-from .step import AsyncStep, Step
+from .step import Step
 from .store import Sent, Store
 from .triggers import On, Trigger, check_event_name, check_own_event
 from .ulid import ulid

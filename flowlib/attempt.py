@@ -28,7 +28,6 @@ class Surroundings(Protocol):
     """What an attempt needs of its frame."""
 
     deadline: Deadline | None
-    in_loop: bool
 
     @property
     def memos(self) -> dict[str, Memo]: ...
@@ -47,12 +46,18 @@ _UNREAD = object()
 class Known:
     """A step that is recorded, and not by this job: most of what a replay asks for, so it is no more than its value."""
 
-    __slots__ = ("_annotations", "_id", "_memo", "_target")
+    __slots__ = ("_annotations", "_id", "_memo", "_target", "key")
     open = False
 
     def __init__(
-        self, step_id: str, target: Callable[..., Any] | None, memo: Memo, annotations: dict[int, tuple[Any, Any]]
+        self,
+        key: str,
+        step_id: str,
+        target: Callable[..., Any] | None,
+        memo: Memo,
+        annotations: dict[int, tuple[Any, Any]],
     ) -> None:
+        self.key = key
         self._id = step_id
         self._target = target
         self._memo = memo
@@ -92,6 +97,10 @@ class StepCall:
         self._value: Any = _UNREAD
 
     @property
+    def key(self) -> str:
+        return self.op.key
+
+    @property
     def open(self) -> bool:
         return self.op.key not in self._frame.memos
 
@@ -118,7 +127,7 @@ class StepCall:
     def __enter__(self) -> None:
         self._frame.enter(self)
         self._outside = body.set(self)
-        self._deadline = self._frame.deadline = Deadline(self.options.timeout, self._frame.in_loop)
+        self._deadline = self._frame.deadline = Deadline(self.options.timeout)
         self._began = time.perf_counter()
         self._deadline.__enter__()
 

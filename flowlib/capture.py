@@ -37,6 +37,7 @@ class Recorder:
         self.step = ""
         self.attempt = 1
         self._lines: list[Line] = []
+        self._drained: list[Line] = []
         self._lock = threading.Lock()
         self._storing = threading.Lock()
         self._lost = 0
@@ -53,7 +54,13 @@ class Recorder:
     def drain(self) -> bytes:
         """All lines so far, packed, for a transition; not before those that are stored apart just now."""
         with self._storing:
-            return _pack(self._take())
+            self._drained = self._take()
+            return _pack(self._drained)
+
+    def take_back(self) -> None:
+        """What was drained last has not been stored: it comes first the next time."""
+        with self._storing, self._lock:
+            self._lines[:0], self._drained = self._drained, []
 
     def store_apart(self, store: Callable[[bytes], object]) -> None:
         """Have `store` take the lines so far, if there are any. A transition meanwhile waits: none may stand behind it."""

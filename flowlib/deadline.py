@@ -11,8 +11,6 @@ import ctypes
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -26,9 +24,8 @@ class BodyStopped(BaseException):
 class Deadline:
     """Around one body. `stop(reason)` may come from any thread; `reason` then says why the body ended early."""
 
-    def __init__(self, seconds: float | None, in_loop: bool = True) -> None:
+    def __init__(self, seconds: float | None) -> None:
         self.seconds = seconds
-        self._in_loop = in_loop
         self.reason: str | None = None
         self._thread = threading.get_ident()
         self._on_main = self._thread == _MAIN_THREAD
@@ -41,8 +38,6 @@ class Deadline:
         self._due = 0.0
 
     def __enter__(self) -> Deadline:
-        if self._in_loop:
-            self.attach()
         self._open = True
         if self._on_main:
             self._arm()
@@ -69,26 +64,6 @@ class Deadline:
             self._task = asyncio.current_task()
         except RuntimeError:
             self._task = None
-
-    @contextmanager
-    def here(self) -> Iterator[None]:
-        """The body of a coroutine runs on this thread for once, and it is here that it is stopped."""
-        if self._guard is None:
-            yield
-            return
-        with self._guard:
-            task, thread = self._task, self._thread
-            self._task, self._thread = None, threading.get_ident()
-            stopped = self.reason
-        try:
-            if stopped is not None:
-                raise BodyStopped(stopped)
-            yield
-        finally:
-            with self._guard:
-                if self.reason is not None:
-                    _raise_in(self._thread, None)
-                self._task, self._thread = task, thread
 
     def error(self) -> BaseException:
         """What is raised inside the body."""

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypedDict
 
+from .async_step import AsyncStep
 from .errors import ConfigError
 from .function import Function, Limits, check_body, check_name, function_name
 from .model import Ending, Event, EventType, run_cancelled, run_completed, run_failed
 from .retry import DEFAULTS, Backoff, Options, make_options, options_of, time_limit
-from .step import AsyncStep, Step
+from .step import Step
 from .triggers import Cancels, Matching, On, Trigger, make_cancels, make_triggers, trigger
 from .wait import check_field
 

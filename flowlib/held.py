@@ -22,7 +22,7 @@ from .codec import decode
 from .errors import Interrupt, PayloadError
 from .journal import WAIT, Journal, Op
 from .model import ErrorInfo, Memo
-from .records import Claim, JobSpec, Lease, event_value, pack_memo, read_asks, read_event, text
+from .records import Claim, JobSpec, Lease, event_value, pack_memo, read_asks, read_event, text, unpack_memo
 from .retry import Options
 from .store import RedisError, Sent, Store
 from .wait import Due, Wait
@@ -30,6 +30,8 @@ from .wire import Packed
 
 log = logging.getLogger("flowlib.engine")
 T = TypeVar("T")
+
+Wanted = tuple[Op, Options, Due | None]
 
 # The verdict on a step is awaited before its function goes on, but for some short ones in a row: Redis is told of them one
 # after the other, and one verdict is on all, because each is recorded only after the one before.
@@ -54,6 +56,10 @@ class HeldJob:
         self.done: tuple[int, int, float] = (0, 0, 0.0)  # jobs ended well, failed, and their seconds
         self.lost = False
         self.suspended = False  # RQ's workers are to take nothing more
+        self.order: dict[str, int] = {}  # the place of each step that was recorded while others were open
+        self.was_forked = "branches" in claim.record
+        self.forked = "forked" in claim.record  # it goes on in several places: each step has to be known of at once
+        self.unarmed = self.forked and text(claim.record.get("armed", b"")) != claim.step  # a wait, not yet registered
         self._recorder = recorder
         self._location = text(claim.record["location"])
         self._asks = read_asks(claim.record.get("asks"))
@@ -122,9 +128,9 @@ class HeldJob:
         with self._turn:
             spec = self._unplaced
             command = self.store.commit_step(
-                self.lease, self._at, op.key, packed, ended, total=self.memo_bytes, attempt=self.attempt, outcome=verdict,
-                seconds=seconds, label=label_of(op.id), lines=self._recorder.drain(), error=memo.error,
-                after="" if self._sure else self._last, events=events, left=self._end, spec=spec,
+                self.lease, self._at, op.key, packed, ended, attempt=self.attempt, outcome=verdict, seconds=seconds,
+                total=None if self.forked else self.memo_bytes, label=label_of(op.id), lines=self._recorder.drain(),
+                error=memo.error, after="" if self._sure else self._last, events=events, left=self._end, spec=spec,
             )  # fmt: skip
             if spec is not None:
                 self._has_gone_to(spec.id)
@@ -140,7 +146,7 @@ class HeldJob:
         packed = pack_memo(memo)
         self.memo_bytes += len(packed)
         after = "" if self._sure else self._last
-        self._send(self.store.note_value(self.lease, key, packed, self.memo_bytes, after), key, short=True)
+        self._send(self.store.note_value(self.lease, key, packed, after), key, short=True)
         self.journal.record(key, memo)
 
     def settle(self) -> None:
@@ -181,6 +187,60 @@ class HeldJob:
             return False
         self._count(self._end[0])
         return True
+
+    def fork(self, wants: Sequence[Wanted], queue: str, *, may_stay: bool) -> bool:
+        """Have all that the function waits for done side by side: what is not open yet gets a branch of its own.
+
+        One of them may stay: it is ours now. Or others have been recorded meanwhile. False: this place is left.
+        """
+        self.confirm()
+        specs = [
+            (outcome.job_spec(self.lease, self._location, op.key, op.kind, options, queue), *_times(due))
+            for op, options, due in wants
+        ]
+        told: list[Any] = []
+        lines = self._recorder.drain()
+
+        def speak() -> str:
+            verdict, told[:] = self.store.fork_run(
+                self.lease, self._at, self._recorded_step, self._end, specs, may_stay=may_stay, lines=lines
+            )
+            return verdict
+
+        verdict = self._report(speak)
+        if verdict == "behind":
+            self._recorder.take_back()
+            for key, memo in zip(told[::2], told[1::2], strict=True):
+                self.journal.record(text(key), unpack_memo(memo))
+                self.memo_bytes += len(memo)
+            return True
+        self._count(self._end[0])
+        if verdict == "left":
+            return False
+        chosen, alone = told
+        self._at, self._end, self.forked = specs[chosen][0].id, outcome.SUPERSEDED, not alone
+        self.was_forked = True
+        self.journal.move_to(wants[chosen][0])
+        self.recorded = False
+        self.attempt = self.calls = 1
+        self.losses = 0
+        return True
+
+    def catch_up(self) -> None:
+        """Learn what has been recorded side by side, and in which order."""
+        self.settle()
+        fetch = partial(self.store.recorded_since, self.lease.run, len(self.order), self.journal.memos)
+        steps, memos = self._reach(fetch)
+        self.order.update((key, len(self.order) + i) for i, key in enumerate(steps))
+        for key, memo in memos.items():
+            self.journal.record(key, unpack_memo(memo))
+            self.memo_bytes += len(memo)
+
+    def drop(self, steps: Sequence[str]) -> bool:
+        """Nobody waits for these steps any more. False: the job that we hold was for one of them."""
+        self.confirm()
+        self.settle()
+        return self._report(lambda: self.store.drop_branches(self.lease, self._at, steps)) == "dropped"
 
     def _register(self, op: Op, wait: Wait, leave: Callable[..., str]) -> str:
         """A wait that looks at events has to have looked at all, up to the very moment at which it is registered."""
@@ -307,6 +367,11 @@ class HeldJob:
         self.lost = True
         log.warning("run %s: the lease of job %s was lost: what it did here is dropped", self.lease.run, self.id)
         raise Interrupt
+
+
+def _times(due: Due | None) -> tuple[float | None, float | None]:
+    """A wait is registered by whoever takes its job."""
+    return (None, None) if due is None or isinstance(due, Wait) else (due.delay_ms, due.until_ms)
 
 
 def _ms(number: float | None) -> str:

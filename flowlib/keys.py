@@ -17,6 +17,9 @@ RQ's names (`RQ_KEY_PREFIX`, default `rq`). For Redis Cluster give both prefixes
 | `{p}:once:{app}:{fn}:{id}` | string | idempotency window (24 h)         | the run that this event id started |
 | `{p}:run:{run}`            | hash   | run + retention (7 days)          | the run's record: the truth |
 | `{p}:memo:{run}`           | hash   | run + retention                   | step key -> memo; `=now:1`: a value |
+| `{p}:order:{run}`          | list   | run + retention                   | steps recorded while others were open, in turn |
+| `{p}:open:{run}`           | hash   | while steps are open side by side | step -> its branch, or 0 |
+| `{p}:branch:{run}:{n}`     | hash   | while it is open                  | a further place at which the run goes on |
 | `{p}:history:{run}`        | list   | run + retention, 10 000 entries   | what happened, in order (msgpack) |
 | `{p}:runs:{app}`           | zset   | run + retention                   | run -> started at (ms) |
 | `{p}:active:{app}`         | zset   | while the run is unfinished       | run -> started at (ms) |
@@ -134,6 +137,15 @@ class Keys:
 
     def memo(self, run: str) -> str:
         return f"{self.prefix}:memo:{run}"
+
+    def order(self, run: str) -> str:
+        return f"{self.prefix}:order:{run}"
+
+    def open(self, run: str) -> str:
+        return f"{self.prefix}:open:{run}"
+
+    def branch(self, run: str, branch: str) -> str:
+        return f"{self.prefix}:branch:{run}:{branch}"
 
     def history(self, run: str) -> str:
         return f"{self.prefix}:history:{run}"

@@ -1,7 +1,7 @@
 """Where coroutines run: on a loop of the thread that asks, or, for several runs side by side, on one loop of the process.
 
-On the shared loop no run waits for another: what blocks goes back to the thread that asked (`apart`). Tasks that a
-coroutine leaves behind are ended with it. Knows nothing of runs, steps or Redis.
+On the shared loop no run waits for another, as long as no coroutine blocks. Tasks that a coroutine leaves behind are ended
+with it. Knows nothing of runs, steps or Redis.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextvars import Context, ContextVar, copy_context
-from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
 
@@ -23,10 +22,6 @@ class Driver(Protocol):
     """How a thread gets a coroutine run to its end."""
 
     def drive(self, coroutine: Coroutine[Any, Any, T]) -> T: ...
-    async def apart(self, call: Callable[[], T]) -> T:
-        """From inside such a coroutine: make a call that may block."""
-        ...
-
     def close(self) -> None: ...
 
 
@@ -45,9 +40,6 @@ class OwnLoop:
             loop = self._runner.get_loop()
             if left := asyncio.all_tasks(loop):
                 loop.run_until_complete(_end(left))
-
-    async def apart(self, call: Callable[[], T]) -> T:
-        return call()
 
     def close(self) -> None:
         if self._runner is not None:
@@ -87,36 +79,13 @@ class SharedLoop:
 class _Guest:
     def __init__(self, shared: SharedLoop) -> None:
         self._shared = shared
-        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
 
     def drive(self, coroutine: Coroutine[Any, Any, T]) -> T:
         over = asyncio.run_coroutine_threadsafe(_with_family(coroutine), self._shared.running())
-        over.add_done_callback(lambda _: self._calls.put(None))
-        while (call := self._calls.get()) is not None:
-            call()
         try:
             return over.result()
         except concurrent.futures.CancelledError:  # which is not that of asyncio, and an Exception
             raise asyncio.CancelledError from None
-
-    async def apart(self, call: Callable[[], T]) -> T:
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[tuple[T | None, BaseException | None]] = loop.create_future()
-        context = copy_context()
-
-        def make() -> None:
-            result: tuple[T | None, BaseException | None]
-            try:
-                result = context.run(call), None
-            except BaseException as error:
-                result = None, error
-            loop.call_soon_threadsafe(lambda: None if answer.done() else answer.set_result(result))
-
-        self._calls.put(make)
-        value, error = await answer
-        if error is not None:
-            raise error
-        return value  # type: ignore[return-value]
 
     def close(self) -> None:
         pass

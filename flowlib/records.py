@@ -62,6 +62,7 @@ class Lease:
     app: str
     function: str
     queue: str
+    branch: str = ""  # of the run, if it goes on in several places
 
     @property
     def name(self) -> str:
@@ -70,7 +71,8 @@ class Lease:
     @cached_property
     def packed(self) -> PackedArgs:
         """What every transition from the job begins with."""
-        return PackedArgs(self.worker, self.name, self.exec, self.run, self.app, self.function, self.queue)
+        run = f"{self.run}:{self.branch}" if self.branch else self.run
+        return PackedArgs(self.worker, self.name, self.exec, run, self.app, self.function, self.queue)
 
 
 @dataclass(slots=True)
@@ -101,8 +103,9 @@ def read_claim(reply: list[Any], worker: str, exec: str, fetch: Callable[[str], 
         packed = dict(zip(memos[::2], memos[1::2], strict=True))
     run = {k.decode(): v for k, v in zip(record[::2], record[1::2], strict=True)}
     lease = Lease(
-        worker, exec, job.decode(), job[:26].decode(), run["app"].decode(), run["function"].decode(), queue.decode()
-    )
+        worker, exec, job.decode(), job[:26].decode(), run["app"].decode(), run["function"].decode(), queue.decode(),
+        run.get("branch", b"").decode(),
+    )  # fmt: skip
     known = {text(key): unpack_memo(memo) for key, memo in packed.items()}
     return Claim(
         lease, text(step), kind.decode(), int(attempt), int(calls), int(losses), float(waited), run, known,
@@ -123,7 +126,7 @@ def read_event(entry: str, fields: Mapping[bytes, bytes]) -> tuple[str, str, byt
 
 def read_asks(raw: bytes | None) -> tuple[str, float, str] | None:
     """Of a run that has asked its function whether an event is the one: at which step, until when, and how far it looked."""
-    if raw is None:
+    if not raw:
         return None
     step, until, looked = msgpack.unpackb(raw, unicode_errors="surrogatepass")
     return step, float(until), looked

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from typing import Any
@@ -32,6 +32,9 @@ class _Silent(HeldJob):
     def keep_value(self, key: str, memo: Memo) -> None:
         self.journal.record(key, memo)
 
+    def drop(self, steps: Sequence[str]) -> bool:
+        return True
+
 
 class Rehearsal(Frame):
     def __init__(self, engine: Engine, fn: Function, claim: Claim) -> None:
@@ -48,6 +51,10 @@ class Rehearsal(Frame):
         if self.job.journal.place(op) is not Place.KNOWN:
             self._unwind()
         return StepCall(self, op, target, options)
+
+    def _advance(self, call: StepCall) -> None:
+        del call
+        self._unwind()
 
     def problem(self) -> BaseException | None:
         """What the function raises before it has come to where the run stands."""

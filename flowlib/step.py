@@ -1,124 +1,45 @@
-"""`Step` and `AsyncStep`: what the user's function is given. Thin faces; they differ by `await` and by nothing else.
-
-A call begins an operation, which raises `Interrupt` when the function must stop here because another job, later, goes on
-from this place. What is *open* runs now, as an attempt; in any case the value is what was stored, so that the first pass
-sees what every replay sees (I8).
+"""`Step`: what an ordinary function is given. A thin face; that of `async def` functions differs by `await`.
 
 Pure: no Redis, no RQ, no clock, no randomness. The `Frame` behind a face is the engine's.
 """
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, ParamSpec, Protocol, TypeGuard, TypeVar, cast, overload
-from uuid import UUID
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
-from .errors import ConfigError
+from .errors import ConfigError, StepFailed
+from .face import (
+    Face,
+    Future,
+    answer,
+    due_after,
+    due_at,
+    found,
+    ids_of,
+    nothing,
+    nothing_of,
+    offer_each,
+    pass_over,
+    run_body,
+    send_in,
+    value_of,
+    values_of,
+)
 from .journal import RUN, SEND, SLEEP, WAIT
 from .model import Event, EventType
-from .retry import NO_OPTIONS, Backoff, Options, make_options
-from .wait import Due, Wait, after, make_wait
+from .retry import Backoff, make_options
+from .wait import Due, make_wait
 
 P = ParamSpec("P")
 T = TypeVar("T")
+A = TypeVar("A")
 D = TypeVar("D")
 
 
-class Call(Protocol):
-    """One operation that the function asked for."""
-
-    @property
-    def open(self) -> bool: ...
-    def attempt(self) -> AbstractContextManager[None]:
-        """Around the body: bounded by the timeout, its failure becomes Interrupt or StepFailed, its `result` the memo."""
-        ...
-
-    def set(self, result: Any, events: Sequence[Any] = ()) -> None:
-        """What the body returned; `events` are sent in the stroke that records it."""
-        ...
-
-    def value(self) -> Any: ...
-
-
-class Frame(Protocol):
-    """One run's function, alive in this process."""
-
-    run_id: str
-
-    def guard(self, step_id: str) -> None: ...
-    def begin(
-        self, kind: str, step_id: str, target: Callable[..., Any] | None, options: Options, due: Due | None
-    ) -> Call: ...
-    def value(self, name: str, as_: type[T]) -> T: ...
-    def patched(self, patch: str) -> bool: ...
-    def prepare(self, events: list[Event[Any]]) -> Sequence[Any]: ...
-    def drive(self, coroutine: Coroutine[Any, Any, T]) -> T: ...
-    async def perform(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
-    @property
-    def attempt(self) -> int: ...
-
-
-class _Face:
-    def __init__(self, frame: Frame, options: Options = NO_OPTIONS) -> None:
-        self._frame = frame
-        self._options = options
-
-    @property
-    def run_id(self) -> str:
-        """The id of this run, a ULID."""
-        return self._frame.run_id
-
-    @property
-    def attempt(self) -> int:
-        """Which try this is, from 1: of the step inside a step's body, else of the function since its last new step."""
-        return self._frame.attempt
-
-    def now(self) -> datetime:
-        """The time, by this machine's clock, in UTC, when the function first came to this place; remembered for replays.
-
-        It has no job and costs less than the shortest step; nothing is awaited, in `async` functions either. Inside a
-        step's body it is refused, as all of these are: any clock will do there.
-
-        >>> deadline = step.now() + timedelta(days=3)
-        """
-        return self._frame.value("now", datetime)
-
-    def uuid(self) -> UUID:
-        """A random UUID (version 4), made once at this place of the function and remembered for replays.
-
-        >>> token = step.uuid()
-        """
-        return self._frame.value("uuid", UUID)
-
-    def random(self) -> float:
-        """A random number from 0.0 up to, and without, 1.0, drawn once at this place and remembered for replays.
-
-        >>> variant = "a" if step.random() < 0.5 else "b"
-        """
-        return self._frame.value("random", float)
-
-    def patched(self, id: str) -> bool:
-        """For a change that runs which are under way must not see: True for those that come here for the first time with
-        it, False for those that were past this place before. Remembered without a job, as `step.now` is; while replaying,
-        the same id has the same answer. Once no run is left that says False, ask no more.
-
-        >>> if step.patched("ask-twice"):
-        ...     step.run("confirm", confirm, order)
-        """
-        return self._frame.patched(id)
-
-    @property
-    def log(self) -> logging.Logger:
-        """A logger whose lines are kept in the run's history. So are those of any other logger, and of `print`."""
-        return logging.getLogger("flowlib.step")
-
-
-class Step(_Face):
+class Step(Face):
     """Runs, remembers and spaces out the steps of an ordinary function.
 
     >>> @app.function(on=uploaded)
@@ -162,8 +83,122 @@ class Step(_Face):
         if call.open:
             with call.attempt():
                 result = fn(*args, **kwargs)
-                call.set(self._frame.drive(result) if inspect.iscoroutine(result) else result)
+                call.set(self._frame.drive(result) if inspect.isawaitable(result) else result)
         return call.value()
+
+    @overload
+    def submit(
+        self, id: str, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]: ...
+    @overload
+    def submit(self, id: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
+    def submit(self, id: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """As `run`, side by side with what comes after it: the function goes on, and asks for the result where it needs it.
+
+        Each such step is a job of its own, on any worker. A failed one leaves the others running. A function that returns
+        waits for those that it has not asked for the result of.
+
+        >>> a = step.submit("create-contacts", create_contacts, rows)
+        >>> b = step.submit("index-contacts", index_contacts, rows)
+        >>> total = a.result() + b.result()
+        """
+        body = run_body(self._frame, fn, args, kwargs)
+        return Future(self._frame, self._frame.offer(RUN, id, fn, self._options, None, body), value_of)
+
+    @overload
+    def map(
+        self, id: str, fn: Callable[[A], Coroutine[Any, Any, T]], items: Iterable[A], /, *, limit: int | None = ...,
+        return_errors: Literal[False] = ...,
+    ) -> list[T]: ...  # fmt: skip
+    @overload
+    def map(
+        self, id: str, fn: Callable[[A], T], items: Iterable[A], /, *, limit: int | None = ...,
+        return_errors: Literal[False] = ...,
+    ) -> list[T]: ...  # fmt: skip
+    @overload
+    def map(
+        self, id: str, fn: Callable[[A], T], items: Iterable[A], /, *, limit: int | None = ...,
+        return_errors: Literal[True],
+    ) -> list[T | StepFailed]: ...  # fmt: skip
+    def map(
+        self,
+        id: str,
+        fn: Callable[[Any], Any],
+        items: Iterable[Any],
+        /,
+        *,
+        limit: int | None = None,
+        return_errors: bool = False,
+    ) -> list[Any]:
+        """`fn` of each item, each a step of its own: `id[0]`, `id[1]`, …; the results in the order of the items.
+
+        At most `limit` of them are open at a time, 100 if that is left out or more. All are done before it returns; then
+        the first StepFailed in order is raised, or with `return_errors` each is in the place of its result.
+
+        >>> totals = step.map("bill", bill, customers, limit=20)
+        """
+        calls = offer_each(self._frame, id, fn, items, self._options, limit)
+        self._frame.join(calls)
+        return values_of(calls, return_errors)
+
+    def gather(self, *futures: Future[T]) -> list[T]:
+        """The results of all, once all are there; raises the first StepFailed in order.
+
+        >>> created, indexed = step.gather(a, b)
+        """
+        self._frame.join([future.call for future in futures])
+        return [future.result() for future in futures]
+
+    def first(self, *futures: Future[Any]) -> Future[Any]:
+        """Whichever of them comes first, for good; the others are dropped: their jobs end, and bodies are interrupted.
+
+        >>> paid = step.expect_event("paid", payment, match={"order": order.id})
+        >>> if step.first(paid, step.timer("too-late", timedelta(days=3))) is not paid:
+        ...     step.run("remind", remind, order.id)
+        """
+        if not futures:
+            raise ConfigError("step.first takes at least one future")
+        return futures[self._frame.race([future.call for future in futures])]
+
+    def timer(self, id: str, duration: timedelta | float) -> Future[None]:
+        """As `sleep`, side by side with what comes after it.
+
+        >>> step.first(answer, step.timer("too-late", 60))
+        """
+        due = due_after(id, duration) or Due(delay_ms=0.0)
+        return Future(self._frame, self._frame.offer(SLEEP, id, None, self._options, due, pass_over), nothing_of)
+
+    @overload
+    def expect_event(
+        self, id: str, event: EventType[D], /, *, match: Mapping[str, Any] | None = ...,
+        timeout: timedelta | float | None = ..., since: datetime | None = ...,
+        when: Callable[[Event[D]], bool] | None = ...,
+    ) -> Future[Event[D] | None]: ...  # fmt: skip
+    @overload
+    def expect_event(
+        self, id: str, event: str, /, *, match: Mapping[str, Any] | None = ...,
+        timeout: timedelta | float | None = ..., since: datetime | None = ...,
+        when: Callable[[Event[Any]], bool] | None = ...,
+    ) -> Future[Event[Any] | None]: ...  # fmt: skip
+    def expect_event(
+        self,
+        id: str,
+        event: str | EventType[Any],
+        /,
+        *,
+        match: Mapping[str, Any] | None = None,
+        timeout: timedelta | float | None = None,
+        since: datetime | None = None,
+        when: Callable[[Event[Any]], bool] | None = None,
+    ) -> Future[Event[Any] | None]:
+        """As `wait_for_event`, side by side with what comes after it. The wait begins when a worker has registered it, so
+        say `since` when what the function does next may make the event come.
+
+        >>> answer = step.expect_event("answer", approved, match={"key": key}, since=step.now())
+        """
+        wait = make_wait(id, event, match, timeout, since, when)
+        call = self._frame.offer(WAIT, id, nothing, self._options, wait, pass_over)
+        return Future(self._frame, call, lambda call: found(call, id, wait))
 
     def sleep(self, id: str, duration: timedelta | float) -> None:
         """Go on after `duration` (a timedelta, or seconds; at most 366 days). No worker is held meanwhile.
@@ -172,15 +207,15 @@ class Step(_Face):
 
         >>> step.sleep("cooling-off", timedelta(hours=1))
         """
-        if (due := _after(id, duration)) is not None:
-            _pass(self._frame.begin(SLEEP, id, None, self._options, due))
+        if (due := due_after(id, duration)) is not None:
+            pass_over(self._frame.begin(SLEEP, id, None, self._options, due))
 
     def sleep_until(self, id: str, when: datetime) -> None:
         """Go on at `when`, an aware datetime at most 366 days ahead; a time that is past returns at once.
 
         >>> step.sleep_until("opening", datetime(2027, 1, 1, 9, tzinfo=ZoneInfo("Europe/Berlin")))
         """
-        _pass(self._frame.begin(SLEEP, id, None, self._options, _at(id, when)))
+        pass_over(self._frame.begin(SLEEP, id, None, self._options, due_at(id, when)))
 
     @overload
     def wait_for_event(
@@ -217,7 +252,7 @@ class Step(_Face):
         >>> ok = step.wait_for_event("approval", approved, match={"key": upload.key}, timeout=timedelta(days=2))
         """
         wait = make_wait(id, event, match, timeout, since, when)
-        return _found(self._frame.begin(WAIT, id, _nothing, self._options, wait), id, wait)
+        return found(self._frame.begin(WAIT, id, nothing, self._options, wait), id, wait)
 
     @overload
     def send_event(self, id: str, events: Event[Any], /) -> str: ...
@@ -230,166 +265,6 @@ class Step(_Face):
 
         >>> step.send_event("tell-billing", paid(Payment(order.id, 42)))
         """
-        call = self._frame.begin(SEND, id, _ids, self._options, None)
-        _send(self._frame, call, events)
-        return _answer(call, events)
-
-
-class AsyncStep(_Face):
-    """The same for `async def` functions: the same calls with `await`.
-
-    >>> @app.function(on=uploaded)
-    ... async def import_contacts(event: Event[Upload], step: AsyncStep) -> int:
-    ...     return await step.run("store", store, event.data.key)
-    """
-
-    def __init__(self, frame: Frame, options: Options = NO_OPTIONS, turn: asyncio.Lock | None = None) -> None:
-        super().__init__(frame, options)
-        self._turn = turn or asyncio.Lock()  # coroutines side by side take their steps one after the other
-
-    def options(
-        self,
-        *,
-        retries: int | None = None,
-        backoff: Backoff | float | timedelta | None = None,
-        timeout: float | timedelta | None = None,
-        queue: str | None = None,
-    ) -> AsyncStep:
-        """As `Step.options`.
-
-        >>> await step.options(retries=8).run("undo", undo_import, key)
-        """
-        made = make_options("step.options", retries=retries, backoff=backoff, timeout=timeout, queue=queue)
-        return AsyncStep(self._frame, made.over(self._options), self._turn)
-
-    @overload
-    async def run(self, id: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
-    @overload
-    async def run(self, id: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
-    async def run(self, id: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """As `Step.run`; `fn` may be sync or async.
-
-        >>> rows = await step.run("enrich", enrich, key)
-        """
-        self._frame.guard(id)
-        async with self._turn:
-            call = self._frame.begin(RUN, id, fn, self._options, None)
-            if call.open:
-                with call.attempt():
-                    call.set(await self._frame.perform(fn, args, kwargs))
-            return call.value()
-
-    async def sleep(self, id: str, duration: timedelta | float) -> None:
-        """As `Step.sleep`.
-
-        >>> await step.sleep("cooling-off", 30)
-        """
-        if (due := _after(id, duration)) is not None:
-            self._frame.guard(id)
-            async with self._turn:
-                _pass(self._frame.begin(SLEEP, id, None, self._options, due))
-
-    async def sleep_until(self, id: str, when: datetime) -> None:
-        """As `Step.sleep_until`.
-
-        >>> await step.sleep_until("opening", when)
-        """
-        self._frame.guard(id)
-        async with self._turn:
-            _pass(self._frame.begin(SLEEP, id, None, self._options, _at(id, when)))
-
-    @overload
-    async def wait_for_event(
-        self, id: str, event: EventType[D], /, *, match: Mapping[str, Any] | None = ...,
-        timeout: timedelta | float | None = ..., since: datetime | None = ...,
-        when: Callable[[Event[D]], bool] | None = ...,
-    ) -> Event[D] | None: ...  # fmt: skip
-    @overload
-    async def wait_for_event(
-        self, id: str, event: str, /, *, match: Mapping[str, Any] | None = ...,
-        timeout: timedelta | float | None = ..., since: datetime | None = ...,
-        when: Callable[[Event[Any]], bool] | None = ...,
-    ) -> Event[Any] | None: ...  # fmt: skip
-    async def wait_for_event(
-        self,
-        id: str,
-        event: str | EventType[Any],
-        /,
-        *,
-        match: Mapping[str, Any] | None = None,
-        timeout: timedelta | float | None = None,
-        since: datetime | None = None,
-        when: Callable[[Event[Any]], bool] | None = None,
-    ) -> Event[Any] | None:
-        """As `Step.wait_for_event`.
-
-        >>> ok = await step.wait_for_event("approval", approved, match={"key": key}, timeout=3600)
-        """
-        self._frame.guard(id)
-        async with self._turn:
-            wait = make_wait(id, event, match, timeout, since, when)
-            return _found(self._frame.begin(WAIT, id, _nothing, self._options, wait), id, wait)
-
-    @overload
-    async def send_event(self, id: str, events: Event[Any], /) -> str: ...
-    @overload
-    async def send_event(self, id: str, events: Sequence[Event[Any]], /) -> list[str]: ...
-    async def send_event(self, id: str, events: Event[Any] | Sequence[Event[Any]], /) -> str | list[str]:
-        """As `Step.send_event`.
-
-        >>> await step.send_event("tell-billing", paid(payment))
-        """
-        self._frame.guard(id)
-        async with self._turn:
-            call = self._frame.begin(SEND, id, _ids, self._options, None)
-            _send(self._frame, call, events)
-            return _answer(call, events)
-
-
-def _ids() -> list[str]:
-    """What is stored of a step that sends events."""
-    return []
-
-
-def _send(frame: Frame, call: Call, events: Event[Any] | Sequence[Event[Any]]) -> None:
-    if call.open:
-        with call.attempt():
-            ready = frame.prepare(list(events) if _several(events) else [cast(Event[Any], events)])
-            call.set([event_id for event_id, *_ in ready], ready)
-
-
-def _answer(call: Call, events: Event[Any] | Sequence[Event[Any]]) -> str | list[str]:
-    ids: list[str] = call.value()
-    return ids if _several(events) else ids[0]
-
-
-def _several(events: object) -> TypeGuard[Sequence[Event[Any]]]:
-    return isinstance(events, Sequence) and not isinstance(events, str | bytes)
-
-
-def _nothing() -> Any:
-    """What is stored of a wait that no event has ended."""
-    return None
-
-
-def _found(call: Call, id: str, wait: Wait) -> Event[Any] | None:
-    _pass(call)
-    return wait.event(id, call.value())
-
-
-def _pass(call: Call) -> None:
-    """A sleep, or a wait, whose job is due is over: there is no body to run."""
-    if call.open:
-        with call.attempt():
-            call.set(None)
-
-
-def _after(id: str, duration: timedelta | float) -> Due | None:
-    duration = after(id, "sleep", duration)
-    return Due(delay_ms=duration.total_seconds() * 1000) if duration > timedelta(0) else None
-
-
-def _at(id: str, when: datetime) -> Due:
-    if not isinstance(when, datetime) or when.tzinfo is None:
-        raise ConfigError(f"step {id!r}: sleep_until takes an aware datetime (with a tzinfo), got {when!r}")
-    return Due(until_ms=when.timestamp() * 1000)
+        call = self._frame.begin(SEND, id, ids_of, self._options, None)
+        send_in(self._frame, events, call)
+        return answer(call, events)

@@ -108,6 +108,6 @@ def _take(step: _Building, entry: HistoryEntry) -> None:
                 step.attempts.append(Attempt(entry.attempt, began, began, worker=entry.worker))
             step.close(entry.at, detail["outcome"], error=final)
             step.status, step.bytes = (COMPLETED if ok else FAILED), detail["bytes"]
-        case "lost" | "released" | "parked":
-            step.close(entry.at, entry.kind)
-            step.status = "queued"
+        case "lost" | "released" | "parked" | "dropped":  # dropped: another has won the race
+            step.close(entry.at, CANCELLED if entry.kind == "dropped" else entry.kind)
+            step.status = CANCELLED if entry.kind == "dropped" else "queued"

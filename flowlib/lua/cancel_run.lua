@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
---#include clock run metrics job queue wait cancel_on tell finish cancel
+--#include clock run metrics job queue wait cancel_on tell branches finish cancel
 -- cancel_run: end an unfinished run from outside, and interrupt the body that is running.
 -- KEYS   1 {P}:leases   and those of the libraries
 -- ARGV   1 P  2 R  3 run  4 reason  5 token of this request: sent again, it gets the same answer

@@ -5,8 +5,8 @@
 -- place, and short) gets its job now, in the same stroke.
 -- allow-oom: finished work is recorded also when Redis is full.
 -- KEYS   1 {P}:leases   and {P}:memo:{run} {P}:events {R}:suspended, those of the libraries
--- ARGV   1 P  2 R  3 worker  4 lease  5 execution id  6 run  7 app  8 function  9 queue  10 the rest, packed (it is much):
---        1 step  2 memo  3 bytes of all memos  4 history entry  5 log lines  6 how the job ends: finished|failed
+-- ARGV   1 P  2 R  3 worker  4 lease  5 execution id  6 run, or RUN:BRANCH  7 app  8 function  9 queue  10 the rest, packed (it is much):
+--        1 step  2 memo  3 bytes of all memos, or nil: other branches have some, too  4 history entry  5 log lines  6 how the job ends: finished|failed
 --        7 its outcome for RQ  8 how long RQ keeps it, s  9 job of the run so far
 --        10 the step's metrics, as observe_step takes them, or nil for a sleep
 --        11 step that must be recorded, or '': of the ones before, whose verdicts are not known yet, the last
@@ -15,8 +15,9 @@
 --        17 the new job, as put_job takes it
 -- reply  'recorded' | 'suspended' (recorded, and RQ's workers are to take nothing more) | 'fenced'
 --        | 'unrecorded' (the memo before did not arrive: send it again, first)
-local worker, lease, exec, run, app, fn, queue = unpack(ARGV, 3, 9)
+local worker, lease, exec, named, app, fn, queue = unpack(ARGV, 3, 9)
 if not is_held(lease) then return 'fenced' end
+local run, place = place_of(named)
 local told = cmsgpack.unpack(ARGV[10])
 local step, memo, bytes, entry, lines, status, outcome, ttl, job, metrics, after, events = unpack(told, 1, 12)
 local memos = P .. ':memo:' .. run
@@ -27,13 +28,18 @@ if spec then
   local before, now = NOW - told[16], iso(NOW)
   leave_job(job, queue, worker, exec, lease, unpack(told, 13, 15))
   job = spec[1]
-  put_job(run, spec, before, 'status', status, 'started_at', iso(before), 'ended_at', now, 'last_heartbeat', now,
+  put_job(named, spec, before, 'status', status, 'started_at', iso(before), 'ended_at', now, 'last_heartbeat', now,
     'worker_name', worker, 'flow_lease', lease)
   list_end(job, queue, worker, exec, status, outcome, ttl)
-  redis.call('HSET', run_key(run), 'bytes', bytes, 'job', job, 'step', step, 'kind', spec[3], 'attempt', 1)
+  redis.call('HSET', place, 'bytes', bytes, 'job', job, 'step', step, 'kind', spec[3], 'attempt', 1)
 else
   end_job(job, queue, worker, exec, lease, status, outcome, ttl)
-  redis.call('HSET', run_key(run), 'bytes', bytes)
+  if bytes then
+    redis.call('HSET', place, 'bytes', bytes)
+  else
+    redis.call('HINCRBY', run_key(run), 'bytes', #memo)
+    redis.call('RPUSH', order_key(run), step)
+  end
 end
 for _, event in ipairs(events or {}) do
   redis.call('XADD', P .. ':events', '*', 'id', event[1], 'name', event[2], 'data', event[3], 'ts', event[4])

@@ -1,19 +1,24 @@
 #!lua flags=allow-oom
---#include clock run metrics job cancel_on tell finish
+--#include clock run metrics job queue wait cancel_on tell branches finish
 -- finish_run: the function returned or failed for good: leave its last job and end the run, in one stroke (I6).
 -- KEYS   1 {P}:leases   and {P}:memo:{run}, those of the libraries
--- ARGV   1 P  2 R  3 worker  4 lease  5 execution id  6 run  7 app  8 function  9 queue  10 job
+-- ARGV   1 P  2 R  3 worker  4 lease  5 execution id  6 run, or RUN:BRANCH  7 app  8 function  9 queue  10 job
 --        11 step that must be recorded, or ''  12 to 14 how the job ends, as leave_job takes it
 --        15 completed|failed  16 result  17 error  18 log lines
 -- reply  'finished' | 'fenced' | 'unrecorded' (the memo did not arrive: send it again, first)
-local worker, lease, exec, run, _, _, queue, job, step = unpack(ARGV, 3, 11)
+local worker, lease, exec, named, app, _, queue, job, step = unpack(ARGV, 3, 11)
+local run, place = place_of(named)
 if not is_held(lease) then
   return redis.call('HGET', run_key(run), 'chained') == lease and 'finished' or 'fenced'
 end
 if step ~= '' and redis.call('HEXISTS', P .. ':memo:' .. run, step) == 0 then return 'unrecorded' end
 note_lines(run, worker, ARGV[18])
 drop_lease(job, queue, worker, lease)
+end_others(run, place, app)
 leave_job(job, queue, worker, exec, lease, unpack(ARGV, 12, 14))
+if place ~= run_key(run) then -- the run has ended here
+  redis.call('HSET', run_key(run), 'job', job, 'queue', queue, 'step', redis.call('HGET', job_key(job), 'flow_step') or '')
+end
 local detail = {bytes = #ARGV[16]}
 if ARGV[17] ~= '' then detail.error = cmsgpack.unpack(ARGV[17]) end
 end_run(run, ARGV[15], worker, detail, {'result', ARGV[16], 'error', ARGV[17], 'chained', lease})

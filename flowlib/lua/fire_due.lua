@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
---#include clock run metrics job queue wait cancel_on tell finish cancel
+--#include clock run metrics job queue wait cancel_on tell branches finish cancel
 -- fire_due: what is due: jobs (sleeps, waits, back-offs) go to the front of their queues, the earliest first; a run that has
 -- not begun, or not ended, in time is cancelled.
 -- KEYS   1 {P}:timers   and {P}:tick, those of the libraries
@@ -9,14 +9,15 @@ local timers = P .. ':timers'
 
 local function wake(job)
   local f = redis.call('HMGET', job_key(job), 'flow_run', 'origin', 'status', 'flow_step', 'flow_attempt', 'flow_failed',
-    'flow_lease')
+    'flow_lease', 'flow_branch')
   if not f[1] then return end
   redis.call('ZREM', R .. ':scheduled:' .. f[2], job)
-  local r = redis.call('HMGET', run_key(f[1]), 'status', 'job', 'app', 'function', 'state')
-  if f[3] == 'scheduled' and r[1] == 'running' and r[2] == job then
+  local place = place_key(f[1], f[8])
+  local r, p = redis.call('HMGET', run_key(f[1]), 'status', 'app', 'function'), redis.call('HMGET', place, 'job', 'state')
+  if f[3] == 'scheduled' and r[1] == 'running' and p[1] == job then
     queue_job(job, f[2], true)
     note(f[1], 'queued', f[4], f[5] or 1, '', {job = job, queue = f[2], woken = true})
-    set_state(f[1], r[3], r[4], r[5], 'queued')
+    set_state(place, r[2], r[3], p[2], 'queued')
   elseif f[3] == 'started' and f[6] and f[7] and exec_of(f[7]) == f[6] then
     redis.call('ZADD', timers, NOW + 100, job) -- a stock RQ worker is about to say that it is scheduled
   end

@@ -9,23 +9,38 @@
 -- reply  {job, dead worker, job, dead worker, …}
 local reaped, dead, on_purpose, overdue = {}, ARGV[4], ARGV[5] == '1', {}
 for i = 6, #ARGV do overdue[ARGV[i]] = true end
-local function job_of(lease) return redis.call('HGET', run_key(run_of(lease)), 'job') or '' end
+
+-- The place of a run, and its job, that goes on under this lease
+local function place_under(lease)
+  local run = run_of(lease)
+  local place = run_key(run)
+  local job = redis.call('HGET', place, 'job') or ''
+  if redis.call('HGET', job_key(job), 'flow_lease') == lease then return place, job end
+  for _, branch in pairs(by_name(redis.call('HGETALL', open_key(run)))) do
+    local key = branch_key(run, branch)
+    local its = redis.call('HGET', key, 'job')
+    if its and redis.call('HGET', job_key(its), 'flow_lease') == lease then return key, its end
+  end
+  return place, job
+end
+
 local function candidates()
   if dead == '' then return redis.call('ZRANGEBYSCORE', P .. ':leases', '-inf', NOW, 'LIMIT', 0, ARGV[3]) end
   local its = {}
   for _, lease in ipairs(redis.call('ZRANGE', P .. ':leases', 0, -1)) do
-    if redis.call('HGET', job_key(job_of(lease)), 'worker_name') == dead then its[#its + 1] = lease end
+    local _, job = place_under(lease)
+    if redis.call('HGET', job_key(job), 'worker_name') == dead then its[#its + 1] = lease end
   end
   return its
 end
 for _, lease in ipairs(candidates()) do
-  local run, job = run_of(lease), job_of(lease)
+  local run, place, job = run_of(lease), place_under(lease)
   local f = redis.call('HMGET', job_key(job), 'origin', 'worker_name', 'flow_step', 'flow_attempt', 'flow_lease', 'flow_kind')
   redis.call('ZREM', P .. ':leases', lease)
   if f[5] == lease then
     local queue, worker = f[1], f[2] or ''
     hide_job(job, queue, worker, lease)
-    local r = redis.call('HMGET', run_key(run), 'status', 'app', 'function', 'state')
+    local r = redis.call('HMGET', run_key(run), 'status', 'app', 'function')
     if r[1] == 'running' then
       unschedule_job(job, queue)
       forget_end(job, queue) -- it ended before its run went on; or a stock RQ worker has given it up as failed
@@ -45,7 +60,7 @@ for _, lease in ipairs(candidates()) do
           count(r[2], 'attempts|' .. r[3] .. '|lost|' .. step_label(r[2], r[3], string.match(id, '^[^%[]+') or id))
         end
       end
-      set_state(run, r[2], r[3], r[4], 'queued')
+      set_state(place, r[2], r[3], redis.call('HGET', place, 'state'), 'queued')
       reaped[#reaped + 1] = job
       reaped[#reaped + 1] = worker
     end

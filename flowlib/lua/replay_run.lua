@@ -31,6 +31,12 @@ for _, each in ipairs(memos) do
   if string.sub(each[1], 1, 1) == '=' then values = values + 1 end
   note_told(run, each[3])
 end
+for _, step in ipairs(redis.call('LRANGE', order_key(origin), 0, -1)) do
+  if redis.call('HEXISTS', P .. ':memo:' .. run, step) == 1 then
+    redis.call('RPUSH', order_key(run), step)
+    redis.call('HSETNX', run_key(run), 'branches', 0)
+  end
+end
 redis.call('HSET', run_key(run), 'bytes', bytes, 'values', values)
 redis.call('HSET', run_key(origin), 'replays', (r[11] and r[11] .. ' ' or '') .. run)
 count_all(app)

@@ -9,15 +9,18 @@ for i = 5, #ARGV do
   local fn = ARGV[i]
   local parked = redis.call('ZRANGE', P .. ':parked:' .. app .. ':' .. fn, 0, ARGV[4] - 1)
   for n = #parked, 1, -1 do -- the one that has waited for longest to the very front
-    local run = parked[n]
-    local r = redis.call('HMGET', run_key(run), 'job', 'queue', 'step', 'attempt')
-    unschedule_job(r[1], r[2])
-    redis.call('HDEL', job_key(r[1]), 'flow_parked')
-    redis.call('HSET', run_key(run), 'due', '')
-    queue_job(r[1], r[2], true)
-    note(run, 'queued', r[3], r[4], '', {job = r[1], queue = r[2], woken = true})
-    set_state(run, app, fn, 'parked', 'queued')
-    resumed = resumed + 1
+    local run, place = place_of(parked[n])
+    local p = redis.call('HMGET', place, 'job', 'queue', 'step', 'attempt', 'state')
+    redis.call('ZREM', P .. ':parked:' .. app .. ':' .. fn, parked[n])
+    if p[5] == 'parked' then
+      unschedule_job(p[1], p[2])
+      redis.call('HDEL', job_key(p[1]), 'flow_parked')
+      redis.call('HSET', place, 'due', '')
+      queue_job(p[1], p[2], true)
+      note(run, 'queued', p[3], p[4], '', {job = p[1], queue = p[2], woken = true})
+      set_state(place, app, fn, 'parked', 'queued')
+      resumed = resumed + 1
+    end
   end
 end
 return resumed

@@ -34,11 +34,12 @@ local again = failed or (redis.call('HEXISTS', memos, last) == 0 and last) or ''
 if failed then
   redis.call('HINCRBY', run_key(run), 'bytes', -#redis.call('HGET', memos, failed))
   redis.call('HDEL', memos, failed)
+  redis.call('LREM', P .. ':order:' .. run, 0, failed)
 end
 redis.call('HDEL', run_key(run), 'ended', 'result', 'error', 'asks')
 redis.call('HSET', run_key(run), 'status', 'running', 'attempt', 1, 'retried_by', token, 'retried_step', again)
 redis.call('HINCRBY', run_key(run), 'retries', 1)
-for _, kind in ipairs({'run', 'memo', 'history'}) do redis.call('PERSIST', P .. ':' .. kind .. ':' .. run) end
+for _, kind in ipairs({'run', 'memo', 'history', 'order'}) do redis.call('PERSIST', P .. ':' .. kind .. ':' .. run) end
 redis.call('ZADD', P .. ':active:' .. app, r[8], run)
 if r[11] then -- it has as long again to come to its end
   local ends_by = NOW + r[11] - (r[12] or r[8])
@@ -51,6 +52,6 @@ forget_end(job, queue)
 note(run, 'retried', again, 0, '', {dropped = failed})
 queue_job(job, queue, true)
 note(run, 'queued', last, 1, '', {job = job, queue = queue})
-set_state(run, app, fn, nil, 'queued')
+set_state(run_key(run), app, fn, nil, 'queued')
 count(app, 'runs_retried|' .. fn .. '||')
 return {'retried', again}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -57,7 +57,7 @@ class JobStore(Link):
         memo: bytes,
         ended: End,
         *,
-        total: int,
+        total: int | None,
         attempt: int,
         outcome: str,
         seconds: float | None,
@@ -73,8 +73,8 @@ class JobStore(Link):
         `suspended`, `fenced`, or `unrecorded`: the step `after` which it comes is not, so this one is not either.
 
         `job` is the run's, as far as Redis knows; `spec` that of the step if it has none yet, and `left` then how the other
-        one ends. `events` go into the stream with the memo, or not at all. `total` is the bytes of all memos; `seconds`
-        is None for what has no body: a sleep.
+        one ends. `events` go into the stream with the memo, or not at all. `total` is the bytes of all memos, None
+        when other branches have some, too; `seconds` is None for what has no body: a sleep.
         """
         detail: dict[str, Any] = {"bytes": len(memo), "outcome": outcome, "seconds": seconds}
         if error is not None:
@@ -88,9 +88,9 @@ class JobStore(Link):
         rest = (step, memo, total, entry, lines, *ended, job, metrics, after, tuple(events) or None, *fresh)
         return self._pack_held("commit_step", lease, for_lua(rest))
 
-    def note_value(self, lease: Lease, key: str, memo: bytes, total: int, after: str) -> Packed:
+    def note_value(self, lease: Lease, key: str, memo: bytes, after: str) -> Packed:
         """As commit_step, of a value that has no job; never `suspended`."""
-        return self._pack_held("note_value", lease, key, memo, total, after)
+        return self._pack_held("note_value", lease, key, memo, after)
 
     def place_job(
         self, lease: Lease, job: str, recorded: str, left: End, spec: JobSpec, *, age_ms: float, losses: int
@@ -120,6 +120,36 @@ class JobStore(Link):
         return self._call_held(
             "chain_job", lease, job, recorded, *ended, mode, sleep_ms, until_ms, lines, *spec.args(), *more
         )
+
+    def fork_run(
+        self,
+        lease: Lease,
+        job: str,
+        recorded: str,
+        ended: End,
+        wants: Sequence[tuple[JobSpec, float | None, float | None]],
+        *,
+        may_stay: bool,
+        lines: bytes = b"",
+    ) -> tuple[str, list[Any]]:
+        """`behind` and steps and memos in turn, `stays`, which of them and is it alone, `left`, `fenced` or `unrecorded`.
+
+        `wants` are all steps that the function waits for, with the ms that a sleep takes, or until when in ms.
+        """
+        packed = for_lua(tuple((spec.args(), ms, until) for spec, ms, until in wants))
+        reply = self.wire.call(self._pack_held("fork_run", lease, job, recorded, *ended, int(may_stay), lines, packed))
+        return reply[0].decode(), reply[1:]
+
+    def drop_branches(self, lease: Lease, job: str, steps: Iterable[str]) -> str:
+        """`dropped`, `left` (the job was for one of them) or `fenced`."""
+        return self._call_held("drop_branches", lease, job, *steps)
+
+    def recorded_since(self, run: str, known: int, memos: Container[str]) -> tuple[list[str], dict[str, bytes]]:
+        """The steps after the first `known` that were recorded side by side, in order, and the memos that are missing."""
+        steps = [text(step) for step in self.wire.call(command("LRANGE", self.keys.order(run), known, -1))]
+        missing = [step for step in steps if step not in memos]
+        found = self.wire.call(command("HMGET", self.keys.memo(run), *missing)) if missing else []
+        return steps, {step: memo for step, memo in zip(missing, found, strict=True) if memo is not None}
 
     def fail_attempt(
         self,

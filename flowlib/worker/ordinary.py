@@ -308,7 +308,7 @@ class _Deadline(Deadline):
     """A deadline that raises what RQ raises, inside the job."""
 
     def __init__(self, seconds: float | None, timed_out: BaseException) -> None:
-        super().__init__(seconds, in_loop=False)
+        super().__init__(seconds)
         self._timed_out = timed_out
 
     def error(self) -> BaseException:

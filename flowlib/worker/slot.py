@@ -91,10 +91,10 @@ class Slot:
         self._seen = job
         frame.recorder.store_apart(lambda lines: self._hasty.add_lines(lease, lines))
 
-    def stop_run(self, run: str) -> None:
-        """End its body, if it is here: it has been cancelled."""
+    def stop_lease(self, lease: str) -> None:
+        """End the body that runs under it, if it is here: its run has been cancelled."""
         frame = self.frame
-        if frame is not None and frame.run_id == run:
+        if frame is not None and frame.lease.name == lease:
             self.stop(CANCELLED, frame)
 
     def stop(self, reason: str, frame: Frame | None = None) -> None:

@@ -401,8 +401,8 @@ class FlowWorker(BaseWorker):
                 self.stop()
             case "stop-job" | "stop-execution":
                 for slot in self.slots:
-                    if "run_id" in payload:  # a script has cancelled it
-                        slot.stop_run(payload["run_id"])
+                    if "lease" in payload:  # a script has cancelled it
+                        slot.stop_lease(payload["lease"])
                     else:
                         self._cancel(slot, payload.get("job_id"))
                 self.ordinary.stop(payload.get("job_id"))

@@ -151,7 +151,7 @@ def test_a_worker_that_is_to_stop_finishes_all_that_runs_and_takes_nothing_more(
 
 
 @only_async
-def test_what_a_run_leaves_on_the_loop_is_ended_with_it_and_nobody_elses(case: Case) -> None:
+def test_what_a_body_leaves_on_the_loop_is_ended_with_it_and_nobody_elses(case: Case) -> None:
     gate = threading.Event()
 
     async def linger(name: str) -> None:
@@ -163,21 +163,25 @@ def test_what_a_run_leaves_on_the_loop_is_ended_with_it_and_nobody_elses(case: C
             case.ledger.append(f"{name} ended")
             raise
 
+    async def begin(name: str, stays: bool) -> None:
+        task = asyncio.create_task(linger(name))
+        await asyncio.sleep(0.01)
+        case.ledger.append(f"{name} began")
+        if stays:
+            await task
+
     @case.function()
     async def f(event: Any, step: Any) -> Any:
-        task = asyncio.create_task(linger(event.data["name"]))
-        await step.run("begin", asyncio.sleep, 0.01)
-        if event.data["stays"]:
-            await task
+        await step.run("begin", begin, event.data["name"], event.data["stays"])
 
     case.start(threads=THREADS)
     stays = case.send({"name": "a", "stays": True})
-    until(lambda: case.app.runs.outputs(stays))
+    until(lambda: case.ledger == ["a began"])
     assert case.run({"name": "b", "stays": False}).status == "completed"
-    assert case.ledger == ["b ended"]
+    assert case.ledger == ["a began", "b began", "b ended"]
     gate.set()
     assert case.ended(stays).status == "completed"
-    assert case.ledger == ["b ended", "a let go"]
+    assert case.ledger[3:] == ["a let go"]
 
 
 @in_place

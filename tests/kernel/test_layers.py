@@ -29,6 +29,8 @@ LAYERS = """
     subscriptions
     engine
     frame
+    asking
+    recording parallel
     held attempt
     outcome
     store
@@ -36,9 +38,10 @@ LAYERS = """
     wire
     address
     keys cluster
-    board capture deadline loop
+    board capture deadline loop quiet_loop
     declaration
-    step timeline
+    async_step step
+    face timeline
     journal wait
     server function triggers retry schedule codec shape hints scalar model ulid errors
 """

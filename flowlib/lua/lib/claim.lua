@@ -5,31 +5,42 @@ local FEW_MEMOS, FEW_BYTES = 32, 1024
 -- A job and its run, as stored: {id, fields, the run's fields by name, those as Redis gives them}
 local function look_at(job)
   local f = redis.call('HMGET', job_key(job), 'flow_run', 'origin', 'flow_step', 'flow_kind', 'flow_attempt',
-    'flow_calls', 'flow_losses', 'flow_queued', 'flow_lease', 'worker_name', 'flow_overdue', 'status', 'data')
+    'flow_calls', 'flow_losses', 'flow_queued', 'flow_lease', 'worker_name', 'flow_overdue', 'status', 'data',
+    'flow_branch')
   local seen = {id = job, run = f[1], queue = f[2], step = f[3], kind = f[4], attempt = f[5] or '1', calls = f[6] or '1',
     losses = f[7] or '0', queued = f[8], lease = f[9], worker = f[10] or '', overdue = f[11], status = f[12],
-    exists = f[13], record = {}, of_run = {}}
+    exists = f[13], branch = f[14], record = {}, of_run = {}}
   if seen.run then
     seen.record = redis.call('HGETALL', run_key(seen.run))
-    for i = 1, #seen.record, 2 do seen.of_run[seen.record[i]] = seen.record[i + 1] end
+    seen.of_run = by_name(seen.record)
   end
   return seen
 end
 
 -- Nil unless the job is the one that its run waits for, and its time has come; then it is leased, and all that a worker
 -- needs is returned: {job, queue, step, kind, attempt, calls, losses, seconds waited, run's hash, memos or how many there
--- are (of many it is better to fetch them by HGETALL, which costs a tenth of what it does through here), 1 if its last attempt ran over its time and was killed, else 0}
+-- are (of many it is better to fetch them by HGETALL, which costs a tenth of what it does through here), 1 if its last
+-- attempt ran over its time and was killed, else 0}. Of a branch, its name and fields are behind those of the run's hash.
 local function take_job(seen, worker, exec, lease_ms)
   local job, run, queue, r = seen.id, seen.run, seen.queue, seen.of_run
   local key, lease = job_key(job), job .. ':' .. exec
-  if r.status ~= 'running' or r.job ~= job then
+  local place, p = run_key(run), r
+  if seen.branch and place_key(run, seen.branch) ~= place then
+    place = branch_key(run, seen.branch)
+    p = by_name(redis.call('HGETALL', place))
+    for name, value in pairs({branch = seen.branch, asks = p.asks or '', armed = p.armed or ''}) do
+      seen.record[#seen.record + 1] = name
+      seen.record[#seen.record + 1] = value
+    end
+  end
+  if r.status ~= 'running' or p.job ~= job then
     if not RESULT_TYPE[seen.status] then -- one that has ended stays as it ended
       redis.call('HSET', key, 'status', 'canceled')
       redis.call('EXPIRE', key, 60)
     end
     return nil
   end
-  local due = r.due ~= '' and tonumber(redis.call('ZSCORE', P .. ':timers', job) or 0) or 0
+  local due = p.due ~= '' and tonumber(redis.call('ZSCORE', P .. ':timers', job) or 0) or 0
   if due > NOW then -- only by the clock of an RQ scheduler was it time
     schedule_job(job, queue, due)
     return nil
@@ -45,8 +56,8 @@ local function take_job(seen, worker, exec, lease_ms)
       redis.call('ZREM', P .. ':timers', run .. '!start')
       redis.call('HDEL', run_key(run), 'starts_by')
     end
-    if r.due ~= '' then redis.call('HSET', run_key(run), 'due', '') end
-    set_state(run, r.app, r['function'], r.state, 'running')
+    if p.due ~= '' then redis.call('HSET', place, 'due', '') end
+    set_state(place, r.app, r['function'], p.state, 'running')
     note(run, 'claimed', seen.step, seen.attempt, worker,
       {job = job, queue = queue, waited = waited, losses = tonumber(seen.losses)})
     observe(r.app, 'queue_wait', queue, '', WAIT_EDGES, waited)

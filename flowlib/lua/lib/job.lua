@@ -14,15 +14,22 @@ local function by_rq(exec) return string.sub(exec, 1, 3) == 'rq-' end
 
 local function job_key(job) return R .. ':job:' .. job end
 local function run_of(job) return string.sub(job, 1, 26) end
+local function place_of_job(job) return place_key(run_of(job), redis.call('HGET', job_key(job), 'flow_branch')) end
 local function exec_of(lease) return string.match(lease, ':(.+)$') end
 local function is_held(lease) return lease and lease ~= '' and redis.call('ZSCORE', P .. ':leases', lease) end
 
 -- A new job of a run, made at a time: spec = {id, step, kind, queue, timeout, data, description, result_ttl, failure_ttl};
 -- the rest are further fields, `status` among them. What an earlier job of that id has left is forgotten.
-local function put_job(run, spec, at, ...)
+-- Its run may be named with a branch.
+local function put_job(named, spec, at, ...)
   local key, made = job_key(spec[1]), iso(at)
   local fields = {'created_at', made, 'enqueued_at', made, 'data', spec[6], 'origin', spec[4],
-    'description', spec[7], 'timeout', spec[5], 'flow_run', run, 'flow_step', spec[2], 'flow_kind', spec[3], ...}
+    'description', spec[7], 'timeout', spec[5], 'flow_run', string.sub(named, 1, 26), 'flow_step', spec[2],
+    'flow_kind', spec[3], ...}
+  if #named > 26 then
+    fields[#fields + 1] = 'flow_branch'
+    fields[#fields + 1] = string.sub(named, 28)
+  end
   if redis.call('HSET', key, unpack(fields)) < #fields / 2 then
     redis.call('DEL', key)
     redis.call('HSET', key, unpack(fields))

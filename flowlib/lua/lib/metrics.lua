@@ -30,14 +30,21 @@ end
 local WAIT_EDGES = {0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800}
 local RUN_EDGES = {0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400}
 
--- The state of an unfinished run, the gauge of runs by state, and who is parked: those whose function nobody knows.
-local function set_state(run, app, fn, before, after)
+-- The state of an unfinished run, by the key of its place, the gauge of runs by state, and who is parked: those whose
+-- function nobody knows. A branch has a state, too.
+local function set_state(place, app, fn, before, after)
   if before == after then return end
+  local is_branch = string.sub(place, 1, #P + 8) == P .. ':branch:'
+  local named = string.sub(place, #P + (is_branch and 9 or 6))
+  if before == 'parked' then redis.call('ZREM', P .. ':parked:' .. app .. ':' .. fn, named) end
+  if after == 'parked' then redis.call('ZADD', P .. ':parked:' .. app .. ':' .. fn, NOW, named) end
+  if is_branch then
+    redis.call('HSET', place, 'state', after)
+    return
+  end
   if before then count(app, 'active|' .. fn .. '|' .. before .. '|', -1) end
-  if before == 'parked' then redis.call('ZREM', P .. ':parked:' .. app .. ':' .. fn, run) end
-  if after == 'parked' then redis.call('ZADD', P .. ':parked:' .. app .. ':' .. fn, NOW, run) end
   if after then
     count(app, 'active|' .. fn .. '|' .. after .. '|', 1)
-    redis.call('HSET', run_key(run), 'state', after)
+    redis.call('HSET', place, 'state', after)
   end
 end

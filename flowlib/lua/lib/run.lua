@@ -1,8 +1,40 @@
 -- A run's record, its history and its counters. Counters move in the script that moves the state, and nowhere else (I7).
--- KEYS   {P}:run:{run}, {P}:history:{run}, {P}:metrics:{app}
+-- A run whose steps run side by side goes on in several places at once: its branches. The record of one of them is the
+-- run's own; each other has one, with the same fields: job, step, kind, queue, attempt, due, state, asks, armed, chained,
+-- entry. Who holds a job of a branch names its run RUN:BRANCH.
+-- KEYS   {P}:run:{run}, {P}:branch:{run}:{branch}, {P}:history:{run}, {P}:metrics:{app}
+--        {P}:open:{run}, hash: the step that each place is at -> its branch, or 0; only of a run that has been forked and
+--        has not come together again
+--        {P}:order:{run}, list: the steps that were recorded while it was forked; every replay sees them in this order
 local HISTORY_LIMIT = 10000
 
+local function by_name(flat)
+  local fields = {}
+  for i = 1, #flat, 2 do fields[flat[i]] = flat[i + 1] end
+  return fields
+end
+
 local function run_key(run) return P .. ':run:' .. run end
+local function branch_key(run, branch) return P .. ':branch:' .. run .. ':' .. branch end
+
+local function order_key(run) return P .. ':order:' .. run end
+local function open_key(run) return P .. ':open:' .. run end
+
+-- Where its place is recorded: that of a branch which the others have left alone is the run's own.
+local function place_key(run, branch)
+  if branch and branch ~= '' then
+    local key = branch_key(run, branch)
+    if redis.call('EXISTS', key) == 1 then return key end
+  end
+  return run_key(run)
+end
+
+-- The run, the key of the place's record, and the branch or '': of a run as who holds it names it
+local function place_of(named)
+  if #named == 26 then return named, run_key(named), '' end
+  local run, branch = string.sub(named, 1, 26), string.sub(named, 28)
+  return run, place_key(run, branch), branch
+end
 
 -- A history entry is the msgpack of {time, kind, step, attempt, worker, detail}; `told` is all of it but the time.
 local function told(kind, step, attempt, worker, detail)

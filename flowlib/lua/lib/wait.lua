@@ -67,22 +67,25 @@ end
 -- The event is what the job's step has waited for: its memo, if nothing was first, and the job is due now.
 local function deliver_event(app, job, memo, event)
   local run = run_of(job)
-  local r = redis.call('HMGET', run_key(run), 'status', 'job', 'step', 'function', 'state', 'queue')
-  local step, fn, queue = r[3], r[4], r[6]
+  local place = place_of_job(job)
+  local r = redis.call('HMGET', run_key(run), 'status', 'function')
+  local p = redis.call('HMGET', place, 'job', 'step', 'state', 'queue')
+  local fn, step, queue = r[2], p[2], p[4]
   local asks = forget_wait(app, job)
-  if r[1] ~= 'running' or r[2] ~= job then return end
+  if r[1] ~= 'running' or p[1] ~= job then return end
   if not asks then
     if redis.call('HSETNX', P .. ':memo:' .. run, step, memo) == 0 then return end
     redis.call('HINCRBY', run_key(run), 'bytes', #memo)
+    if redis.call('HEXISTS', run_key(run), 'forked') == 1 then redis.call('RPUSH', order_key(run), step) end
     count(app, 'memo_bytes|' .. fn .. '||', #memo)
     note(run, 'recorded', step, 1, '', {bytes = #memo, outcome = 'ok', kind = 'wait', event = event})
   end
-  redis.call('HSET', run_key(run), 'due', '')
+  redis.call('HSET', place, 'due', '')
   if redis.call('HGET', job_key(job), 'status') == 'scheduled' then -- else its timer has just fired
     unschedule_job(job, queue)
     queue_job(job, queue, true)
     note(run, 'queued', step, 1, '', {job = job, queue = queue, woken = true})
-    set_state(run, app, fn, r[5], 'queued')
+    set_state(place, app, fn, p[3], 'queued')
   end
 end
 

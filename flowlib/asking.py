@@ -1,0 +1,249 @@
+"""What a run's function asks for, step by step: known, done here, or on to a job of its own; alone or side by side.
+
+Decides by the kernel's rules (`journal.py`) where the function goes on. Knows no coroutines, which are the frame's.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, TypeVar, cast
+from uuid import uuid4
+
+from .attempt import Known, StepCall
+from .codec import decode, encode
+from .errors import ConfigError, NondeterminismError, StepTimeout, WorkerLost
+from .function import Function
+from .journal import ENTRY, Op, Place, id_of
+from .model import Event, Memo
+from .parallel import Wanted, Wants
+from .recording import Host, Recording, log
+from .records import Claim
+from .retry import NO_OPTIONS, Options, options_of
+from .store import Sent
+from .wait import LONGEST_SLEEP, Due, Wait
+
+T = TypeVar("T")
+
+MADE: dict[str, Callable[[], Any]] = {"now": partial(datetime.now, UTC), "uuid": uuid4, "random": random.random}
+
+
+class Asking(Recording):
+    """The frame that the faces speak to."""
+
+    def __init__(self, host: Host, fn: Function, claim: Claim, by_rq: bool) -> None:
+        super().__init__(host, fn, claim, by_rq)
+        self._wants = Wants()
+        self._annotations: dict[int, tuple[Any, Any]] = {}  # what its steps return, by the id of what they call
+
+    @property
+    def attempt(self) -> int:
+        return self.job.calls if self._calling is None else self.job.attempt
+
+    def guard(self, step_id: str) -> None:
+        """Refuse a call where none may be made. A step inside a step fails the run: its body may be tried again."""
+        if self._calling is not None:
+            outer = self._calling.op.id
+            self._fatal = ConfigError(
+                f"nested steps: step {step_id!r} was called inside step {outer!r}: call it from the function itself"
+            )
+        if self._fatal is not None or not self.alive:
+            self._refused += 1
+            if self._refused == 100:
+                log.error(
+                    "run %s: function %r swallows BaseException and goes on calling steps: this worker is held up by it: let "
+                    "what is no Exception pass", self.run_id, self._fn.name,
+                )  # fmt: skip
+            self._unwind()
+
+    def begin(
+        self, kind: str, step_id: str, target: Callable[..., Any] | None, options: Options, due: Due | None
+    ) -> StepCall | Known:
+        journal = self.job.journal
+        if self._calling is None and self._fatal is None and not self._unwound and not self.job.lost:
+            known = journal.recall(kind, step_id, target)
+            if known is not None:
+                return Known(known[0], step_id, target, known[1], self._annotations)
+        self.guard(step_id)
+        op = journal.ask(kind, step_id, target)
+        call = StepCall(self, op, target, self._settle(target, options))
+        if journal.place(op) is Place.NEXT:
+            if self._wants or self.job.forked:
+                self._wants.add(Wanted(call, due))
+                self._reach(call)
+            else:
+                self._go_to(op, call.options, due)
+        if op.key == journal.mine:
+            self._take_up(call, due)
+        return call
+
+    def offer(
+        self,
+        kind: str,
+        step_id: str,
+        target: Callable[..., Any] | None,
+        options: Options,
+        due: Due | None,
+        body: Callable[[Any], None],
+        limit: int | None = None,
+    ) -> StepCall | Known:
+        """As `begin`, of what is to be done beside: the function goes on, and the body runs when its job is ours."""
+        journal = self.job.journal
+        self.guard(step_id)
+        known = journal.recall(kind, step_id, target)
+        if known is not None:
+            return Known(known[0], step_id, target, known[1], self._annotations)
+        call = StepCall(self, journal.ask(kind, step_id, target), target, self._settle(target, options))
+        if call.open:
+            self._wants.add(Wanted(call, due, body, limit))
+        else:
+            journal.place(call.op)
+            if call.key == journal.mine:  # recorded by us: from here on nobody has seen what the function does
+                self._speak()
+        return call
+
+    def join(self, calls: Sequence[StepCall | Known], any: bool = False) -> None:
+        """Until all of them are recorded, or any."""
+        for call in calls:
+            while isinstance(call, StepCall) and call.open:
+                if any and not all(one.open for one in calls):
+                    return
+                self.guard(call.op.id)
+                self._advance(call)
+
+    def race(self, calls: Sequence[StepCall | Known]) -> int:
+        """Which of them was recorded first, for good; the others are dropped."""
+        self.guard("first")
+        key = self.job.journal.next_value("first")
+        memo = self.memos.get(key)
+        if memo is None:
+            self.join(calls, any=True)
+            memo = Memo(encode(next(i for i, call in enumerate(calls) if not call.open)))
+            self.job.keep_value(key, memo)
+        won = cast(int, decode(memo.value, int))
+        lost = [call for i, call in enumerate(calls) if i != won and isinstance(call, StepCall) and call.open]
+        self._wants.drop(lost)
+        if lost and self.job.forked and not self.job.drop([call.op.key for call in lost]):
+            self._unwind()
+        return won
+
+    def _settle(self, target: Callable[..., Any] | None, options: Options) -> Options:
+        own = NO_OPTIONS if target is None else options_of(target)
+        return self._fn.options if options is own is NO_OPTIONS else options.over(own).over(self._fn.options)
+
+    def _reach(self, call: StepCall) -> None:
+        """Until it is recorded, or its job is ours."""
+        while call.open and call.op.key != self.job.journal.mine:
+            self._advance(call)
+
+    def _advance(self, call: StepCall) -> None:
+        """The function is held up by this call: do of all that it has asked for what is ours, or see what comes first."""
+        job, mine = self.job, self._wants.get(self.job.journal.mine)
+        if mine is not None and mine.call.open:
+            self._perform(mine)
+            return
+        if job.forked and not job.recorded and job.journal.mine not in ("", *self._wants):
+            raise NondeterminismError(
+                f"step {id_of(job.journal.mine)!r} was submitted, and the function does not ask for it any more: it changed "
+                f"under a run that had reached it: let it submit that step as before, or give the run a new start"
+            )
+        wanted = self._wants.held_up_by(call)
+        if len(wanted) == 1 and not job.forked:
+            self._go_to(call.op, call.options, wanted[0].due)
+            return
+        self._check_steps(call.op)
+        asked = [(w.call.op, w.call.options, w.due) for w in wanted]
+        if not job.fork(asked, self._fn.queue, may_stay=self._may_stay):
+            self._unwind()
+
+    def _perform(self, wanted: Wanted) -> None:
+        call = wanted.call
+        self.job.journal.place(call.op)
+        self._take_up(call, wanted.due)
+        if call.open:
+            wanted.body(call)
+
+    def _take_up(self, call: StepCall, due: Due | None) -> None:
+        """Its job is ours; whatever is to be said before its body runs is said now."""
+        op = call.op
+        if call.open and isinstance(due, Wait) and not self._given_up and (due.when is not None or self.job.unarmed):
+            self._ask(op, call.options, due)
+        self._speak()
+        if call.open and self.job.overdue:
+            self.job.overdue = False
+            self.fail(call, StepTimeout(op.id, call.options.timeout or 0.0), call.options.timeout or 0.0)
+        if call.open and self._given_up:
+            self.fail(call, WorkerLost(op.id, self.job.losses), 0.0)
+
+    def value(self, name: str, as_: type[T]) -> T:
+        """As it was when the function first asked for it at this place."""
+        self.guard(name)
+        return self._noted(self.job.journal.next_value(name), MADE[name], as_)
+
+    def patched(self, patch: str) -> bool:
+        """Had nothing behind this place been done when the function first came here?"""
+        self.guard(patch)
+        journal = self.job.journal
+        return self._noted(journal.patch(patch), lambda: journal.live, bool)
+
+    def _noted(self, key: str, make: Callable[[], Any], as_: type[T]) -> T:
+        memo = self.memos.get(key)
+        if memo is None:
+            asked = f"step.{key[1:].partition(':')[0]}()"
+            memo = Memo(encode(make(), where=asked))
+            self._check_state(len(memo.value), asked)
+            self.job.keep_value(key, memo)
+        return cast(T, decode(memo.value, as_))
+
+    def prepare(self, events: list[Event[Any]]) -> list[Sent]:
+        return self._host.prepare(events)
+
+    def drive(self, awaitable: Awaitable[T]) -> T:
+        async def attached() -> T:
+            if self.deadline is not None:
+                self.deadline.attach()
+            return await awaitable
+
+        return self._host.driver.drive(attached())
+
+    def _go_to(self, op: Op, options: Options, due: Due | None) -> None:
+        """On to the next step: here when its job may stay, else the function stops at this place."""
+        self._check_steps(op)
+        if due is not None and due.until_ms is not None:
+            _check_sleep(op.id, due.until_ms / 1000 - time.time())
+        job, default = self.job, self._fn.queue
+        queue = options.queue or default
+        if due is None and queue == self.lease.queue and self._may_stay:
+            job.go_on(op, options, default)
+            if job.losses or not self._host.is_sure:
+                job.confirm()
+            return
+        self._unwound = True
+        job.chain(op, options, default, due)
+        self._unwind()
+
+    @property
+    def _may_stay(self) -> bool:
+        """A job that turns out to be for another step than the function asks for stays, too: each claim gets on by a step."""
+        job = self.job
+        if job.suspended or self._by_rq:
+            return False
+        return self._host.may_stay(self._since) or (not job.recorded and job.journal.mine != ENTRY)
+
+    def _check_steps(self, op: Op) -> None:
+        if len(self.memos) >= self._fn.limits.steps:
+            self._fatal = ConfigError(f"step limit: step {op.id!r} would be over the {self._fn.limits.steps} of a run")
+            self._unwind()
+
+    def _ask(self, op: Op, options: Options, wait: Wait) -> None:
+        """An event has come, or the wait's time: unless it is over, the function stops here again."""
+        if self.job.chain(op, options, self._fn.queue, wait):
+            self._unwind()
+
+
+def _check_sleep(step_id: str, seconds: float) -> None:
+    if seconds > LONGEST_SLEEP.total_seconds():
+        raise ConfigError(f"step {step_id!r}: {timedelta(seconds=seconds)} is too long a sleep: at most 366 days")

@@ -1,0 +1,241 @@
+"""What both faces of a run share: the operations behind them, and what is not awaited.
+
+A call begins an operation, which raises `Interrupt` when the function must stop here because another job, later, goes on
+from this place. What is *open* runs now, as an attempt; in any case the value is what was stored, so that the first pass
+sees what every replay sees (I8).
+
+Pure: no Redis, no RQ, no clock, no randomness. The `Frame` behind a face is the engine's.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
+from typing import Any, Generic, Protocol, TypeGuard, TypeVar, cast
+from uuid import UUID
+
+from .errors import ConfigError, StepFailed
+from .journal import RUN
+from .model import Event
+from .retry import NO_OPTIONS, Options
+from .wait import Due, Wait, after
+
+T = TypeVar("T")
+
+
+class Call(Protocol):
+    """One operation that the function asked for."""
+
+    @property
+    def open(self) -> bool: ...
+    def attempt(self) -> AbstractContextManager[None]:
+        """Around the body: bounded by the timeout, its failure becomes Interrupt or StepFailed, its `result` the memo."""
+        ...
+
+    def set(self, result: Any, events: Sequence[Any] = ()) -> None:
+        """What the body returned; `events` are sent in the stroke that records it."""
+        ...
+
+    def value(self) -> Any: ...
+
+
+class Future(Generic[T]):
+    """What a step that was submitted, a wait or a timer comes to: ask for it where it is needed.
+
+    >>> created = step.submit("create-contacts", create_contacts, rows)
+    >>> total = created.result()
+    """
+
+    def __init__(self, frame: Frame, call: Call, read: Callable[[Call], T]) -> None:
+        self._frame = frame
+        self._read = read
+        self.call = call
+
+    def result(self) -> T:
+        """Its value; as long as there is none, the function stops here and no worker is held.
+
+        Raises StepFailed when the step has used up its attempts.
+        """
+        self._frame.join([self.call])
+        return self._read(self.call)
+
+
+class Frame(Protocol):
+    """One run's function, alive in this process."""
+
+    run_id: str
+
+    def guard(self, step_id: str) -> None: ...
+    def begin(
+        self, kind: str, step_id: str, target: Callable[..., Any] | None, options: Options, due: Due | None
+    ) -> Call: ...
+    def offer(
+        self,
+        kind: str,
+        step_id: str,
+        target: Callable[..., Any] | None,
+        options: Options,
+        due: Due | None,
+        body: Callable[[Any], None],
+        limit: int | None = None,
+    ) -> Call: ...
+    def join(self, calls: Sequence[Any]) -> None: ...
+    async def turn(self, call: Any) -> None: ...
+    def race(self, calls: Sequence[Any]) -> int: ...
+    def value(self, name: str, as_: type[T]) -> T: ...
+    def patched(self, patch: str) -> bool: ...
+    def prepare(self, events: list[Event[Any]]) -> Sequence[Any]: ...
+    def drive(self, awaitable: Awaitable[T]) -> T: ...
+    @property
+    def attempt(self) -> int: ...
+
+
+class Face:
+    def __init__(self, frame: Frame, options: Options = NO_OPTIONS) -> None:
+        self._frame = frame
+        self._options = options
+
+    @property
+    def run_id(self) -> str:
+        """The id of this run, a ULID."""
+        return self._frame.run_id
+
+    @property
+    def attempt(self) -> int:
+        """Which try this is, from 1: of the step inside a step's body, else of the function since its last new step."""
+        return self._frame.attempt
+
+    def now(self) -> datetime:
+        """The time, by this machine's clock, in UTC, when the function first came to this place; remembered for replays.
+
+        It has no job and costs less than the shortest step; nothing is awaited, in `async` functions either. Inside a
+        step's body it is refused, as all of these are: any clock will do there.
+
+        >>> deadline = step.now() + timedelta(days=3)
+        """
+        return self._frame.value("now", datetime)
+
+    def uuid(self) -> UUID:
+        """A random UUID (version 4), made once at this place of the function and remembered for replays.
+
+        >>> token = step.uuid()
+        """
+        return self._frame.value("uuid", UUID)
+
+    def random(self) -> float:
+        """A random number from 0.0 up to, and without, 1.0, drawn once at this place and remembered for replays.
+
+        >>> variant = "a" if step.random() < 0.5 else "b"
+        """
+        return self._frame.value("random", float)
+
+    def patched(self, id: str) -> bool:
+        """For a change that runs which are under way must not see: True for those that come here for the first time with
+        it, False for those that were past this place before. Remembered without a job, as `step.now` is; while replaying,
+        the same id has the same answer. Once no run is left that says False, ask no more.
+
+        >>> if step.patched("ask-twice"):
+        ...     step.run("confirm", confirm, order)
+        """
+        return self._frame.patched(id)
+
+    @property
+    def log(self) -> logging.Logger:
+        """A logger whose lines are kept in the run's history. So are those of any other logger, and of `print`."""
+        return logging.getLogger("flowlib.step")
+
+
+def run_body(
+    frame: Frame, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Callable[[Call], None]:
+    """To be called when the step's job is there."""
+
+    def body(call: Call) -> None:
+        with call.attempt():
+            result = fn(*args, **kwargs)
+            call.set(frame.drive(result) if inspect.isawaitable(result) else result)
+
+    return body
+
+
+def offer_each(
+    frame: Frame, id: str, fn: Callable[[Any], Any], items: Iterable[Any], options: Options, limit: int | None
+) -> list[Call]:
+    """A step for each item; of those at most so many are open at a time."""
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        raise ConfigError(f"step {id!r}: limit={limit!r} must be an int of at least 1, or None")
+    return [
+        frame.offer(RUN, f"{id}[{i}]", fn, options, None, run_body(frame, fn, (item,), {}), limit)
+        for i, item in enumerate(items)
+    ]
+
+
+def ids_of() -> list[str]:
+    """What is stored of a step that sends events."""
+    return []
+
+
+def send_in(frame: Frame, events: Event[Any] | Sequence[Event[Any]], call: Call) -> None:
+    if call.open:
+        with call.attempt():
+            ready = frame.prepare(list(events) if several(events) else [cast(Event[Any], events)])
+            call.set([event_id for event_id, *_ in ready], ready)
+
+
+def answer(call: Call, events: Event[Any] | Sequence[Event[Any]]) -> str | list[str]:
+    ids: list[str] = call.value()
+    return ids if several(events) else ids[0]
+
+
+def several(events: object) -> TypeGuard[Sequence[Event[Any]]]:
+    return isinstance(events, Sequence) and not isinstance(events, str | bytes)
+
+
+def nothing() -> Any:
+    """What is stored of a wait that no event has ended."""
+    return None
+
+
+def found(call: Call, id: str, wait: Wait) -> Event[Any] | None:
+    pass_over(call)
+    return wait.event(id, call.value())
+
+
+def pass_over(call: Call) -> None:
+    """A sleep, or a wait, whose job is due is over: there is no body to run."""
+    if call.open:
+        with call.attempt():
+            call.set(None)
+
+
+def due_after(id: str, duration: timedelta | float) -> Due | None:
+    duration = after(id, "sleep", duration)
+    return Due(delay_ms=duration.total_seconds() * 1000) if duration > timedelta(0) else None
+
+
+def due_at(id: str, when: datetime) -> Due:
+    if not isinstance(when, datetime) or when.tzinfo is None:
+        raise ConfigError(f"step {id!r}: sleep_until takes an aware datetime (with a tzinfo), got {when!r}")
+    return Due(until_ms=when.timestamp() * 1000)
+
+
+def value_of(call: Call) -> Any:
+    return call.value()
+
+
+def nothing_of(_: Call) -> None:
+    return None
+
+
+def values_of(calls: Sequence[Call], return_errors: bool) -> list[Any]:
+    return [_value_or_error(call) for call in calls] if return_errors else [call.value() for call in calls]
+
+
+def _value_or_error(call: Call) -> Any:
+    try:
+        return call.value()
+    except StepFailed as error:
+        return error

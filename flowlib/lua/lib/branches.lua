@@ -1,0 +1,64 @@
+-- The places in which a run goes on side by side. Needs lib/run.lua, lib/metrics.lua, lib/job.lua, lib/queue.lua and lib/wait.lua.
+-- KEYS   {P}:open:{run}, channel {R}:pubsub:{worker}
+
+-- A body that is running is interrupted: our workers go by the lease, and those of RQ by the job.
+local function stop_body(job, worker, lease)
+  redis.call('PUBLISH', R .. ':pubsub:' .. worker, cjson.encode({command = 'stop-job', job_id = job, lease = lease}))
+end
+
+-- A place is left for good, from outside: its job leaves queue, timers and worker. Returns the job and the worker or ''.
+local function end_place(run, place, app)
+  local p = redis.call('HMGET', place, 'job', 'queue', 'kind')
+  local job, queue = p[1], p[2]
+  local f = redis.call('HMGET', job_key(job), 'flow_lease', 'worker_name', 'status', 'flow_run')
+  local worker = ''
+  unschedule_job(job, queue)
+  if p[3] == 'wait' then forget_wait(app, job) end
+  redis.call('LREM', R .. ':queue:' .. queue, 0, job)
+  if is_held(f[1]) then
+    worker = f[2] or ''
+    drop_lease(job, queue, worker, f[1])
+    if not RESULT_TYPE[f[3]] then end_job(job, queue, worker, exec_of(f[1]), f[1], 'canceled', '', 60) end
+    stop_body(job, worker, f[1])
+  elseif f[3] then
+    redis.call('HSET', job_key(job), 'status', 'canceled', 'ended_at', iso(NOW))
+  end
+  if not f[4] then -- somebody has deleted the job; a worker may be at it all the same
+    for _, lease in ipairs(redis.call('ZRANGE', P .. ':leases', 0, -1)) do
+      if run_of(lease) == run then redis.call('ZREM', P .. ':leases', lease) end
+    end
+  end
+  redis.call('EXPIRE', job_key(job), 60)
+  return job, worker
+end
+
+-- The run's own place is left: another takes it over.
+local function become_first(run, app, fn)
+  for _, branch in pairs(by_name(redis.call('HGETALL', open_key(run)))) do
+    local key = branch_key(run, branch)
+    local fields = redis.call('HGETALL', key)
+    if #fields > 0 then
+      local state = redis.call('HGET', key, 'state')
+      redis.call('HDEL', run_key(run), 'asks', 'armed', 'chained')
+      redis.call('HSET', run_key(run), unpack(fields))
+      redis.call('DEL', key)
+      redis.call('HSET', run_key(run), 'state', 'running')
+      set_state(run_key(run), app, fn, 'running', state)
+      return
+    end
+  end
+end
+
+-- All places of a run but that one are left for good.
+local function end_others(run, place, app)
+  local open = by_name(redis.call('HGETALL', open_key(run)))
+  if not next(open) then return end
+  if place ~= run_key(run) then end_place(run, run_key(run), app) end
+  for _, branch in pairs(open) do
+    local key = branch_key(run, branch)
+    if key ~= place and redis.call('EXISTS', key) == 1 then end_place(run, key, app) end
+    redis.call('DEL', key)
+  end
+  redis.call('DEL', open_key(run))
+  redis.call('HDEL', run_key(run), 'forked')
+end

@@ -1,0 +1,172 @@
+"""One step of a run's function, from its body's first line until it is recorded, fails, or is stopped from outside.
+
+Decides by the kernel's rules (`retry.py`) what an outcome means; what reaches Redis is `held.py`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, Protocol
+
+from . import capture, outcome
+from .attempt import StepCall
+from .board import Line
+from .codec import encode
+from .deadline import TIMEOUT, Deadline
+from .errors import Interrupt, PayloadError, StepTimeout
+from .function import Function
+from .held import HeldJob
+from .journal import BODILESS
+from .loop import Driver
+from .model import Event, Memo
+from .records import Claim, Lease
+from .retry import retry_delay
+from .store import Sent, Store
+
+log = logging.getLogger("flowlib.engine")
+
+CANCELLED, LOST, DRAINED = "cancelled", "lost", "drained"  # why a body was stopped, beside its timeout
+
+
+class Host(Protocol):
+    """What all frames of a process share."""
+
+    store: Store
+    rng: random.Random
+    driver: Driver
+    line: Line
+    may_stay: Callable[[float], bool]
+    prepare: Callable[[list[Event[Any]]], list[Sent]]
+
+    @property
+    def is_sure(self) -> bool: ...
+
+
+class Recording:
+    """What a frame has in its hand, and what becomes of the attempt that it makes."""
+
+    def __init__(self, host: Host, fn: Function, claim: Claim, by_rq: bool) -> None:
+        self.run_id = claim.lease.run
+        self.recorder = capture.Recorder(self.run_id)
+        self.job = HeldJob(host.store, claim, self.recorder)
+        self.deadline: Deadline | None = None
+        self.result: Any = None  # what a stock RQ worker is to return,
+        self.failure: BaseException | None = None  # or to raise,
+        self.retry_in: float | None = None  # or in how many seconds it is to try again
+        self._host = host
+        self._fn = fn
+        self._by_rq = by_rq
+        self._since = time.monotonic()
+        self._unwound = False
+        self._refused = 0
+        self._fatal: Exception | None = None
+        self._calling: StepCall | None = None
+
+    @property
+    def lease(self) -> Lease:
+        return self.job.lease
+
+    @property
+    def memos(self) -> dict[str, Memo]:
+        return self.job.journal.memos
+
+    @property
+    def listening(self) -> bool:
+        """Whether a body's failure still means anything."""
+        return self.alive
+
+    @property
+    def alive(self) -> bool:
+        """False once the function is being unwound: what its code makes of that is of no interest."""
+        return not (self._unwound or self.job.lost)
+
+    def enter(self, call: StepCall) -> None:
+        self._calling = call
+        self.recorder.step, self.recorder.attempt = call.op.key, self.job.attempt
+        self._host.line.body(call.options.timeout)
+
+    def leave(self) -> None:
+        self._calling = None
+        self._host.line.rest()
+        self._speak()
+
+    def commit(self, call: StepCall, seconds: float) -> None:
+        """The body has returned."""
+        limits, op = self._fn.limits, call.op
+        try:
+            encoded = encode(call.result, where=f"step {op.id!r}: result")
+            if len(encoded) > limits.output_bytes:
+                raise PayloadError(
+                    f"step {op.id!r}: its result of {len(encoded)} bytes is over the limit of {limits.output_bytes} bytes: "
+                    f"store it elsewhere and return where"
+                )
+            call.read(encoded)
+        except PayloadError as error:
+            self.fail(call, error, seconds)
+            return
+        self._check_state(len(encoded), f"step {op.id!r}")
+        self.result = call.result
+        memo = Memo(encoded, None, op.kind)
+        self._record_memo(call, memo, "ok", None if op.kind in BODILESS else seconds, call.events)
+
+    def _check_state(self, more: int, what: str) -> None:
+        limit = self._fn.limits.state_bytes
+        if self.job.memo_bytes + more > limit:
+            self._fatal = PayloadError(
+                f"state size: with the {more} bytes of {what} the run's memos are over the limit of {limit} bytes"
+            )
+            self._unwind()
+
+    def fail(self, call: StepCall, error: BaseException, seconds: float) -> None:
+        """An attempt failed: the job comes back later, or the error is the step's outcome."""
+        op, attempt = call.op, self.job.attempt
+        info = outcome.describe(error, op.id, attempt)
+        delay = retry_delay(error, attempt, call.options, self._host.rng.random())
+        timed_out = isinstance(error, StepTimeout)
+        then = "for good" if delay is None else f"again in {delay:.3g} s"
+        told = (self.run_id, op.id, attempt, info.type, info.message, then)
+        log.log(logging.WARNING if delay is None else logging.INFO, "run %s: step %r, attempt %d: %s: %s; %s", *told)
+        if delay is None:
+            self.failure = error
+            self._record_memo(call, Memo(error=info), TIMEOUT if timed_out else "failed", seconds)
+            return
+        self.retry_in = delay
+        self._unwound = True
+        self.job.retry_step(op, info, delay, TIMEOUT if timed_out else "retry", seconds)
+        self._unwind()
+
+    def stopped(self, call: StepCall, reason: str, seconds: float) -> None:
+        """The body was ended from outside."""
+        if reason == TIMEOUT:
+            self.fail(call, StepTimeout(call.op.id, call.options.timeout or seconds), seconds)
+            return
+        self._unwound = True
+        if reason == DRAINED:
+            self.job.release("shutdown")
+        else:
+            why = "was cancelled" if reason == CANCELLED else f"the lease of job {self.job.id} was lost"
+            log.warning("run %s: %s: what step %r did here is dropped", self.run_id, why, call.op.id)
+        self._unwind()
+
+    def _record_memo(
+        self, call: StepCall, memo: Memo, verdict: str, seconds: float | None, events: Sequence[Sent] = ()
+    ) -> None:
+        self.job.commit(call.op, memo, verdict, seconds, events)
+        if self._by_rq:
+            self._unwind()  # RQ's success callback takes it from here
+
+    @property
+    def _given_up(self) -> bool:
+        return self.job.losses >= self._fn.limits.losses
+
+    def _speak(self) -> None:
+        journal = self.job.journal
+        self.recorder.live = journal.live
+        self.recorder.step, self.recorder.attempt = journal.mine, self.job.calls
+
+    def _unwind(self) -> NoReturn:
+        self._unwound = True
+        raise Interrupt
