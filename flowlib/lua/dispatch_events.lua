@@ -1,5 +1,5 @@
 #!lua
---#include clock run metrics job queue wait cancel_on tell finish cancel start
+--#include clock run metrics job queue wait cancel_on tell branches finish cancel start
 -- dispatch_events: events start what they trigger in this app, reach the runs that wait for them, cancel those that are to be
 -- cancelled by them, and are acknowledged, all or nothing (I5).
 -- An event that comes again starts nothing again; nor does it reach a wait again, because that is over, or one that was

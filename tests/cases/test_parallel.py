@@ -86,11 +86,10 @@ def test_a_branch_that_fails_leaves_the_others_running_and_is_raised_where_its_r
     @case.function(retries=0)
     def f(event: Event[Any], step: Step) -> Any:
         good, wrong = step.submit("good", meeting.body, 7), step.submit("wrong", bad)
-        try:
+        with pytest.raises(StepFailed) as failed:
             wrong.result()
-        except StepFailed as error:
-            told = (error.step, error.type, error.message)
-        return [good.result(), told]
+        error = failed.value
+        return [good.result(), (error.step, error.type, error.message)]
 
     crew(case)
     run = case.run()
