@@ -127,14 +127,15 @@ class Housekeeper:
         for app in self._apps():
             looked_at, stranded = self._look(app)
             found = {run for run, _ in stranded}
-            for run in looked_at - found:
-                self._suspects.pop(run, None)
+            for run in self._suspects.keys() - found:
+                if run[:26] in looked_at:
+                    del self._suspects[run]
             for run, record in stranded:
                 if now - self._suspects.setdefault(run, now) < suspicion:
                     continue
                 del self._suspects[run]
                 function, location, step, kind, queue = record[:5]
-                spec = make_job(app, function, run, location, step, kind, None, queue)
+                spec = make_job(app, function, run[:26], location, step, kind, None, queue)
                 if self.store.reconcile_run(run, spec):
                     log.warning("run %s had nothing that would move it: its step was put back", run)
                     recovered.append(run)
@@ -171,11 +172,7 @@ class Housekeeper:
     def _stranded_of(self, runs: list[str]) -> list[tuple[str, list[str], str]]:
         """Those of the runs whose job is neither leased nor timed, with the job's status; a queue has to be looked at."""
         client, keys = self.store.client, self.store.keys
-        pipe = client.pipeline(transaction=False)
-        for run in runs:
-            pipe.hmget(keys.run(run), "function", "location", "step", "kind", "queue", "job", "status")
-        records = [(run, [text(v or b"") for v in values]) for run, values in zip(runs, pipe.execute(), strict=True)]
-        records = [(run, record) for run, record in records if record[6] == "running"]
+        records = self._records_of(runs)
         pipe = client.pipeline(transaction=False)
         for _, record in records:
             pipe.hmget(keys.rq_job(record[5]), "status", "flow_lease")
@@ -191,6 +188,22 @@ class Housekeeper:
             for (run, record), ((status, _), timed), lease in zip(records, states, leased, strict=True)
             if lease is None and (timed is None or status != b"scheduled")
         ]
+
+    def _records_of(self, runs: list[str]) -> list[tuple[str, list[str]]]:
+        """Of those that are unfinished, and of each of their branches, as RUN:BRANCH."""
+        client, keys = self.store.client, self.store.keys
+        pipe = client.pipeline(transaction=False)
+        for run in runs:
+            pipe.hmget(keys.run(run), "function", "location", "step", "kind", "queue", "job", "status", "forked")
+        records = [(run, [text(v or b"") for v in values]) for run, values in zip(runs, pipe.execute(), strict=True)]
+        records = [(run, record) for run, record in records if record[6] == "running"]
+        for run, record in [(run, record) for run, record in records if record[7]]:
+            for branch in set(cast(dict[bytes, bytes], client.hgetall(keys.open(run))).values()):
+                found = client.hmget(keys.branch(run, branch.decode()), "step", "kind", "queue", "job")
+                if found[3] is not None:
+                    at = [text(v or b"") for v in cast(list[bytes | None], found)]
+                    records.append((f"{run}:{branch.decode()}", [*record[:2], *at, record[6]]))
+        return records
 
     def _jobs_in(self, queue: str) -> set[str]:
         client, key, jobs, start = self.store.client, self.store.keys.rq_queue(queue), set[str](), 0

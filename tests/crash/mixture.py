@@ -18,7 +18,19 @@ app = App("mixture", retries=3, backoff=0.05)
 PATIENT = Limits(losses=50)  # the storm kills at random: nobody is to conclude that it was the step's fault
 
 KINDS = ("short", "flaky", "sleepy", "compensating", "async")
-STORMY_KINDS = (*KINDS, "prompt", "prompt", "prompt", "crossing", "long", "deciding", "telling", "asking")
+SIDE_BY_SIDE = ("forking", "joining", "mapping", "racing")
+STORMY_KINDS = (
+    *KINDS,
+    "prompt",
+    "prompt",
+    "prompt",
+    "crossing",
+    "long",
+    "deciding",
+    "telling",
+    "asking",
+    *SIDE_BY_SIDE,
+)
 ASIDE = "aside"  # a queue beside the default one
 
 
@@ -28,12 +40,12 @@ def work(step: Step, id: str, number: int) -> int:
         return number + 1
 
 
-def work_promptly(step: Step, id: str, number: int) -> int:
+def work_promptly(step: Step | AsyncStep, id: str, number: int) -> int:
     with noted(step, id):
         return number + 1
 
 
-def work_long(step: AsyncStep, id: str, number: int) -> int:
+def work_long(step: Step | AsyncStep, id: str, number: int) -> int:
     with noted(step, id):
         time.sleep(random.uniform(0.2, 1.0))
         return number + 1
@@ -182,3 +194,41 @@ async def long(event: Event[dict[str, Any]], step: AsyncStep) -> int:
     number = await step.run("b", work_long_async, step, "b", number)
     number = await step.run("c", work_async, step, "c", number)
     return await step.run("d", work_async, step, "d", number)
+
+
+@app.function(on="forking", limits=PATIENT)
+def forking(event: Event[dict[str, Any]], step: Step) -> int:
+    a = step.submit("a", work, step, "a", 0)
+    b = step.submit("b", work_at_second_try, step, "b", 0)
+    c = step.options(queue=ASIDE).submit("c", work_promptly, step, "c", 0)
+    nap = step.timer("nap", 0.03)
+    number = a.result() + sum(step.gather(b, c))
+    nap.result()
+    return step.run("d", work_promptly, step, "d", number)
+
+
+@app.function(on="joining", limits=PATIENT)
+async def joining(event: Event[dict[str, Any]], step: AsyncStep) -> int:
+    async def branch(name: str) -> int:
+        number = await step.run(f"{name}1", work_async, step, f"{name}1", 0)
+        return await step.run(f"{name}2", work_promptly, step, f"{name}2", number)
+
+    return sum(await asyncio.gather(branch("x"), branch("y")))
+
+
+@app.function(on="mapping", limits=PATIENT)
+def mapping(event: Event[dict[str, Any]], step: Step) -> int:
+    def each(number: int) -> int:
+        return work_promptly(step, f"each[{number}]", 0)
+
+    return sum(step.map("each", each, range(4), limit=2))
+
+
+@app.function(on="racing", limits=PATIENT)
+def racing(event: Event[dict[str, Any]], step: Step) -> int:
+    """4, if the winner stays the winner."""
+    slow, quick = step.submit("slow", work_long, step, "slow", 0), step.timer("quick", 0.05)
+    number = 1 if step.first(slow, quick) is quick else slow.result()
+    kept = step.run("kept", work_promptly, step, "kept", number)
+    again = 1 if step.first(step.submit("a", work, step, "a", 0), step.timer("b", 60)) is not quick else 0
+    return kept + step.run("last", work_promptly, step, "last", again)

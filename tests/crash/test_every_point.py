@@ -26,16 +26,33 @@ from flowlib.store import Store
 from flowlib.testing import AFTER, BEFORE, check_invariants, cut
 from tests import access
 
+from . import forked
 from .fleet import WorkerProcess, until
 from .ledger import AGAIN, START, Ledger
 from .story import ANSWERS, STEPS, TOLD
 
-STORY = "tests.crash.story:app"
+
+@dataclass(frozen=True)
+class Tale:
+    """A run that is to survive: where its app is, the event that starts it, its steps, its result, how often bodies run."""
+
+    app: str
+    event: str
+    steps: list[str]
+    told: list[Any]
+    tries: dict[str, int]
+
+
+STORY = Tale("tests.crash.story:app", "crash.story", STEPS, TOLD, {"first": 1, "flaky": 2, "doomed": 1, "last": 1})
+FORKED = Tale("tests.crash.forked:app", "crash.forked", forked.STEPS, forked.TOLD, forked.TRIES)
+COROUTINES = Tale(
+    "tests.crash.forked:app", "crash.coroutines", forked.COROUTINES, forked.TOLD_BY_COROUTINES,
+    forked.TRIES_OF_COROUTINES,
+)  # fmt: skip
 SETTINGS = {"lease_ms": 500, "reconcile_every": 3600.0}  # nothing may be so lost that only the reconciler finds it
 FURTHEST = 120  # more commands than the story takes
 COMMANDS = 42  # about as many as it takes
 AT_ONCE = 12
-TRIES = {"first": 1, "flaky": 2, "doomed": 1, "last": 1}
 
 
 @dataclass
@@ -58,16 +75,20 @@ def databases(tmp_path: Path) -> Iterator[Server]:
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
-    ("place", "stride"),
+    ("tale", "place", "stride"),
     [
-        pytest.param({"when": BEFORE}, 1, id="before"),
-        pytest.param({"when": AFTER}, 1, id="after"),
-        pytest.param({"when": AFTER, "any_thread": True}, 3, id="after-in-any-thread"),
-        pytest.param({"when": AFTER, "any_thread": True}, 1, id="after-in-any-thread-all", marks=pytest.mark.chaos),
+        pytest.param(STORY, {"when": BEFORE}, 1, id="before"),
+        pytest.param(STORY, {"when": AFTER}, 1, id="after"),
+        pytest.param(STORY, {"when": AFTER, "any_thread": True}, 3, id="after-in-any-thread"),
+        pytest.param(STORY, {"when": AFTER, "any_thread": True}, 1, id="in-any-thread", marks=pytest.mark.chaos),
+        pytest.param(FORKED, {"when": BEFORE}, 1, id="forked-before", marks=pytest.mark.chaos),
+        pytest.param(FORKED, {"when": AFTER}, 1, id="forked-after"),
+        pytest.param(COROUTINES, {"when": BEFORE}, 1, id="coroutines-before", marks=pytest.mark.chaos),
+        pytest.param(COROUTINES, {"when": AFTER}, 1, id="coroutines-after"),
     ],
 )
 def test_a_worker_killed_at_any_command_loses_nothing_and_repeats_no_recorded_step(
-    databases: Server, tmp_path: Path, place: dict[str, Any], stride: int
+    databases: Server, tmp_path: Path, tale: Tale, place: dict[str, Any], stride: int
 ) -> None:
     """BEHAVIOURS 142, 143; I1, I3, I4: for every n until a run passes without reaching n."""
     passed = threading.Event()
@@ -76,7 +97,7 @@ def test_a_worker_killed_at_any_command_loses_nothing_and_repeats_no_recorded_st
         if passed.is_set():
             return None
         url, notes = databases.url.replace("db=0", f"db={at}"), tmp_path / f"{at}"
-        survival = live_through(url, notes, at=at, **place)
+        survival = live_through(tale, url, notes, at=at, **place)
         if not survival.killed:
             passed.set()
         return survival
@@ -86,7 +107,7 @@ def test_a_worker_killed_at_any_command_loses_nothing_and_repeats_no_recorded_st
     assert {s.at: s.faults for s in survivals if s.faults} == {}
     kills = [s.at for s in survivals if s.killed]
     assert passed.is_set(), f"no run passed: raise FURTHEST over {FURTHEST}"
-    assert len(kills) >= 3 * len(STEPS) / stride, (
+    assert len(kills) >= 3 * len(tale.steps) / stride, (
         f"only {len(kills)} places to be killed at: does the wire still count?"
     )
 
@@ -94,34 +115,36 @@ def test_a_worker_killed_at_any_command_loses_nothing_and_repeats_no_recorded_st
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("when", [BEFORE, AFTER])
+@pytest.mark.parametrize("tale", [STORY, FORKED, COROUTINES], ids=["story", "forked", "coroutines"])
 def test_a_connection_that_breaks_at_any_command_loses_and_repeats_nothing(
-    databases: Server, tmp_path: Path, when: str
+    databases: Server, tmp_path: Path, tale: Tale, when: str
 ) -> None:
     """BEHAVIOURS 146; I1, I3: the worker lives on, and sends again what was not answered. No body runs twice."""
 
     def survive(at: int) -> Survival:
-        return live_through(databases.url.replace("db=0", f"db={at}"), tmp_path / f"{at}", fault=cut, at=at, when=when)
+        url = databases.url.replace("db=0", f"db={at}")
+        return live_through(tale, url, tmp_path / f"{at}", fault=cut, at=at, when=when)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         survivals = list(pool.map(survive, range(1, COMMANDS)))
     assert {s.at: s.faults for s in survivals if s.faults or s.killed} == {}
 
 
-def live_through(url: str, notes: Path, **place: Any) -> Survival:
+def live_through(tale: Tale, url: str, notes: Path, **place: Any) -> Survival:
     store = Store(url)
-    app = App("story").connect(store=store)
-    app.send(Event("crash.story", {}, id="once"))
-    doomed = WorkerProcess(STORY, url, notes, **SETTINGS, **place)
+    app = App(tale.app.split(".")[2].partition(":")[0]).connect(store=store)
+    app.send(Event(tale.event, {}, id="once"))
+    doomed = WorkerProcess(tale.app, url, notes, **SETTINGS, **place)
     until(lambda: doomed.ends(within=0.05) or has_ended(app))
     killed = doomed.stop() == -signal.SIGKILL
     faults = check_invariants(store)
     if not has_ended(app):
         store.client.delete(store.keys.housekeeper)  # as if the duty of the dead one had run out: seconds, in each case
-        healthy = WorkerProcess(STORY, url, notes, **SETTINGS)
+        healthy = WorkerProcess(tale.app, url, notes, **SETTINGS)
         with contextlib.suppress(AssertionError):  # told below, with the run's history
             until(lambda: healthy.ends(within=0.05) or has_ended(app))
         assert healthy.stop() == 0
-    faults += [*faults_of(app, notes, crashes=int(killed)), *check_invariants(store)]
+    faults += [*faults_of(tale, app, notes, crashes=int(killed)), *check_invariants(store)]
     store.close()
     return Survival(place["at"], killed, faults)
 
@@ -135,32 +158,32 @@ def has_ended(app: App) -> bool:
     return any(run.finished for run in runs)
 
 
-def faults_of(app: App, notes: Path, crashes: int) -> Iterator[str]:
+def faults_of(tale: Tale, app: App, notes: Path, crashes: int) -> Iterator[str]:
     """What is wrong with the one run of the app."""
     if not (runs := app.runs.list()):
         yield "the event has started nothing"
         return
     (run,) = runs
     history = app.runs.history(run.id)
-    if (run.status, run.result) != ("completed", TOLD):
+    if (run.status, run.result) != ("completed", tale.told):
         told = "\n".join(f"{entry.at:.3f} {entry.kind} {entry.step} {entry.worker}" for entry in history)
         said = Path(f"{notes}.log").read_text()
         yield f"the run is {run.status} ({run.state}) with {run.result!r}, error {run.error}:\n{told}\n{said}"
     lines = Ledger(notes).lines()
     yield from (f"step {line.step!r} was recorded and was started again" for line in lines if line.word == AGAIN)
     started = Counter(line.step for line in lines if line.word == START)
-    if (extra := started - Counter(TRIES)) and extra.total() > crashes:
+    if (extra := started - Counter(tale.tries)) and extra.total() > crashes:
         yield f"started {extra} times too often for {crashes} crashes"
-    if lacking := Counter(TRIES) - started:
+    if lacking := Counter(tale.tries) - started:
         yield f"started {lacking} times too few"
     recorded = Counter(entry.step for entry in history if entry.kind == "recorded")
-    if recorded != Counter(f"1:{step}" for step in STEPS):
+    if recorded != Counter(f"1:{step}" for step in tale.steps):
         yield f"memos were written {recorded} times"
 
 
 def test_the_deadly_worker_can_be_started_by_hand_and_dies_by_sigkill(redis_url: str, tmp_path: Path) -> None:
     """At its second command: the first claim."""
-    command = [sys.executable, "-m", "flowlib.testing", "worker", STORY, "--redis-url", redis_url]
+    command = [sys.executable, "-m", "flowlib.testing", "worker", STORY.app, "--redis-url", redis_url]
     ended = subprocess.run(
         [*command, "--kill-at", "2", "--when", "after"], timeout=20, capture_output=True, check=False
     )

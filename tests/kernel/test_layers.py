@@ -32,7 +32,7 @@ LAYERS = """
     asking
     recording parallel
     held attempt
-    outcome
+    outcome invariants
     store
     records
     wire
