@@ -38,12 +38,11 @@ local function become_first(run, app, fn)
     local key = branch_key(run, branch)
     local fields = redis.call('HGETALL', key)
     if #fields > 0 then
-      local state = redis.call('HGET', key, 'state')
+      local before, after = redis.call('HGET', run_key(run), 'state'), redis.call('HGET', key, 'state')
       redis.call('HDEL', run_key(run), 'asks', 'armed', 'chained')
       redis.call('HSET', run_key(run), unpack(fields))
       redis.call('DEL', key)
-      redis.call('HSET', run_key(run), 'state', 'running')
-      set_state(run_key(run), app, fn, 'running', state)
+      set_state(run_key(run), app, fn, before, after)
       return
     end
   end
