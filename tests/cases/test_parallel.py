@@ -9,6 +9,7 @@ import pytest
 
 from flowlib import Event, Step, StepFailed
 from flowlib.testing import check_invariants
+from flowlib.worker.housekeeping import Housekeeper
 from tests.cases.case import Case, only_sync, until
 
 pytestmark = only_sync
@@ -272,3 +273,34 @@ def test_a_submitted_step_that_vanished_from_the_code_fails_the_run_and_is_named
     assert run.error is not None
     assert run.error.type == "NondeterminismError"
     assert "'old'" in run.error.message
+
+
+@pytest.mark.parametrize("lost", ["queue", "job"])
+def test_a_branch_that_nothing_would_move_is_put_back(case: Case, lost: str) -> None:
+    """I4: somebody has emptied its queue, or deleted its job."""
+
+    @case.function()
+    def f(event: Event[Any], step: Step) -> Any:
+        here = step.submit("here", case.body("here", 1))
+        there = step.options(queue="elsewhere").submit("there", case.body("there", 2))
+        return step.gather(here, there)
+
+    case.start(queues=("flow",), reconcile_every=3600.0)
+    run_id = case.send()
+    until(lambda: case.app.runs.outputs(run_id) == {"here": 1})
+    store = case.app.store
+    assert check_invariants(store) == []
+    store.client.delete(store.keys.rq_queue("elsewhere"))
+    if lost == "job":
+        store.client.delete(store.keys.rq_job(f"{run_id}-there"))
+    assert any("I4" in fault for fault in check_invariants(store))
+    house = Housekeeper(store, "house", event_retention_ms=1000)
+    assert house.stranded() != set()
+    assert [found[:26] for found in house.reconcile(suspicion=0.0)] in ([], [run_id])
+    assert [found[:26] for found in house.reconcile(suspicion=0.0)] in ([], [run_id])
+    assert check_invariants(store) == []
+    case.start(queues=("elsewhere",))
+    run = case.ended(run_id)
+    assert run.status == "completed", run.error
+    assert run.result == [1, 2]
+    assert sorted(case.ledger) == ["here", "there"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from flowlib import (
     Ending,
     Event,
     EventType,
+    Future,
     Limits,
     Run,
     Step,
@@ -84,6 +86,13 @@ def import_contacts(event: Event[Upload], step: Step) -> int:
     total: int = step.options(retries=8, backoff=5, timeout=timedelta(minutes=1), queue="low").run("store", store, rows)
     step.run("nothing", nothing)
     number: float = step.run("inline", lambda: 1.5)
+    later: Future[int] = step.submit("beside", store, rows, table="beside")
+    total += later.result() + sum(step.gather(later, step.options(retries=1).submit("again", store, rows)))
+    chunks: list[list[str]] = step.map("each", enrich, ["a", "b"], limit=2)
+    partly: list[list[str] | StepFailed] = step.map("each", enrich, ["a", "b"], return_errors=True)
+    soon: Future[Event[Upload] | None] = step.expect_event("soon", uploaded, match={"key": "k"})
+    late: Future[None] = step.timer("late", timedelta(hours=1))
+    step.log.info("%s", [step.first(soon, late) is late, chunks, partly])
     try:
         total += step.run("more", store, same, table="more")
     except StepFailed as failed:
@@ -101,6 +110,9 @@ async def import_contacts_async(event: Event[Upload], step: AsyncStep) -> list[s
     all_told: list[str] = await step.send_event("tell all", [uploaded(event.data)])
     step.log.info("%s", [step.now().isoformat(), step.uuid().hex, step.random(), told, all_told])
     await step.sleep_until("opening", datetime(2027, 1, 1, tzinfo=UTC))
+    one, two = await asyncio.gather(step.run("one", enrich, "a"), step.run("two", store, rows))
+    chunks: list[list[str]] = await step.map("each", enrich, ["a", "b"], limit=2)
+    step.log.info("%s", [one[0].upper(), two + 1, chunks])
     found: Event[Upload] | None = await step.wait_for_event("again", uploaded, when=lambda each: each.data.key == "k")
     named: Event[Any] | None = await step.wait_for_event("named", "plain.name", timeout=timedelta(days=2))
     step.log.info("%s", [found and found.data.user_email, named])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from flowlib import App, AsyncStep, Event, EventType, Run, Step, cron, run_failed, step_options, trigger
+from flowlib import App, AsyncStep, Event, EventType, Future, Run, Step, cron, run_failed, step_options, trigger
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,13 @@ def import_contacts(event: Event[Upload], step: Step) -> int:
     rows: list[int] = step.run("enrich", enrich, "a")  # error
     total: str = step.run("store", store, ["a"])  # error
     step.run("store", store, "a")  # error
+    step.submit("enrich", enrich, 7)  # error
+    words: Future[list[int]] = step.submit("enrich", enrich, "a")  # error
+    step.submit("enrich", enrich, "a").upper()  # error
+    step.map("enrich", enrich, [1, 2])  # error
+    step.map("enrich", enrich, ["a"], limit="2")  # error
+    step.gather(["a"])  # error
+    step.log.info("%s", words)
     step.options(retries="3")  # error
     step.options(timeout="3s")  # error
     step.options(retires=3)  # error
