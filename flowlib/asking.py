@@ -98,6 +98,7 @@ class Asking(Recording):
             return Known(known[0], step_id, target, known[1], self._annotations)
         call = StepCall(self, journal.ask(kind, step_id, target), target, self._settle(target, options))
         if call.open:
+            journal.check(call.op)
             self._wants.add(Wanted(call, due, body, limit))
         else:
             journal.place(call.op)

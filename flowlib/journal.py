@@ -115,19 +115,24 @@ class Journal:
         """Known, mine or next. Raises NondeterminismError when its memo, or the job that we hold, is of another kind of
         operation.
         """
+        self.check(op)
+        if op.key == self.mine:
+            self.live = True
+        if op.key in self.memos:
+            return Place.KNOWN
+        return Place.MINE if op.key == self.mine else Place.NEXT
+
+    def check(self, op: Op) -> None:
+        """Is it the kind of operation that it began as? Raises NondeterminismError."""
         memo = self.memos.get(op.key)
         began = memo.kind if memo is not None and memo.error is None else ""
         if op.key == self.mine:
-            self.live = True
             began = began or self.mine_kind
         if began and began != op.kind:
             raise NondeterminismError(
                 f"step {op.id!r} began as {began!r} and is now {op.kind!r}: the function changed under a "
                 f"run that had reached it: give the new step another id"
             )
-        if memo is not None:
-            return Place.KNOWN
-        return Place.MINE if op.key == self.mine else Place.NEXT
 
     def move_to(self, op: Op) -> None:
         """The job of `op` is ours from now on."""
