@@ -28,7 +28,8 @@ class Event(Generic[T]):
     """A fact that functions react to.
 
     `id` makes it idempotent: each function starts at most once per id. Left empty, `send` gives it a unique one.
-    `ts` is when it happened; left alone, it is the time at which Redis took it.
+    `ts` is when it happened; left alone, it is the time at which Redis took it. Runs of one that lies ahead start then, by
+    Redis' clock; they are there at once, asleep, and can be cancelled. Those who wait for the event have it at once.
 
     >>> app.send(Event("api/contact_list.uploaded", {"key": "2026/list.csv"}, id="upload-17"))
     """

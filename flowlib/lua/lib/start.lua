@@ -10,30 +10,43 @@ local function count_all(app)
 end
 
 -- The time by which a run has to begin, or to end, is a timer as those of jobs: `{run}!start`, `{run}!end`.
-local function bound_run(run, bound, field, ms)
+local function bound_run(run, bound, field, at, ms)
   if ms == 0 then return end
-  redis.call('HSET', run_key(run), field, NOW + ms)
-  set_timer(run .. bound, NOW + ms)
+  redis.call('HSET', run_key(run), field, at + ms)
+  set_timer(run .. bound, at + ms)
+end
+
+-- Its event lies ahead: until then it sleeps, and its bounds count from there.
+local function begin_later(run, job, queue, at)
+  redis.call('HSET', run_key(run), 'due', at, 'began', at)
+  schedule_job(job, queue, at)
 end
 
 -- The event of a replay is that of another run: fields of its own say which.
 local function begin_run(app, fn, event, name, ts, data, run, retention, location, spec, start_ms, run_ms, detail, ...)
   local job, step, kind, queue = unpack(spec, 1, 4)
-  redis.call('HSET', run_key(run), 'app', app, 'function', fn, 'status', 'running', 'state', 'queued', 'created', NOW,
+  local at = math.max(NOW, tonumber(ts))
+  local state, told_of = at > NOW and 'sleeping' or 'queued', {job = job, queue = queue, kind = kind}
+  redis.call('HSET', run_key(run), 'app', app, 'function', fn, 'status', 'running', 'state', state, 'created', NOW,
     'event_id', event, 'event_name', name, 'event_ts', ts, 'data', data, 'job', job, 'step', step, 'kind', kind,
     'queue', queue, 'attempt', 1, 'bytes', 0, 'dropped', 0, 'due', '', 'retention', retention, 'location', location, ...)
-  bound_run(run, '!start', 'starts_by', start_ms)
-  bound_run(run, '!end', 'ends_by', run_ms)
+  bound_run(run, '!start', 'starts_by', at, start_ms)
+  bound_run(run, '!end', 'ends_by', at, run_ms)
   redis.call('ZADD', P .. ':runs:' .. app, NOW, run)
   redis.call('ZADD', P .. ':active:' .. app, NOW, run)
   put_job(run, spec, NOW, 'status', 'queued', waiting_fields(spec[8], spec[9]))
   if not queued[queue] then know_queue(queue) end
   queued[queue] = true
-  redis.call('RPUSH', R .. ':queue:' .. queue, job)
+  if at > NOW then
+    begin_later(run, job, queue, at)
+    told_of['until'] = at
+  else
+    redis.call('RPUSH', R .. ':queue:' .. queue, job)
+  end
   redis.call('RPUSH', P .. ':history:' .. run, stamped(told('started', '', 1, '', detail)),
-    stamped(told('queued', step, 1, '', {job = job, queue = queue, kind = kind})))
+    stamped(told(state, step, 1, '', told_of)))
   later('runs_started|' .. fn .. '||')
-  later('active|' .. fn .. '|queued|')
+  later('active|' .. fn .. '|' .. state .. '|')
 end
 
 -- A run is {function, event id, event name, event ts ms, event data, run, idempotency window ms, retention s,
