@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar, cast
 from uuid import uuid4
@@ -17,14 +17,15 @@ from .attempt import Known, StepCall
 from .codec import decode, encode
 from .errors import ConfigError, NondeterminismError, StepTimeout, WorkerLost
 from .function import Function
-from .journal import ENTRY, Op, Place, id_of
+from .journal import ENDING, ENTRY, Op, Place, id_of
 from .model import Event, Memo
 from .parallel import Wanted, Wants
 from .recording import Host, Recording, log
 from .records import Claim
 from .retry import NO_OPTIONS, Options, options_of
+from .rollback import Rollback
 from .store import Sent
-from .wait import LONGEST_SLEEP, Due, Wait
+from .wait import Due, Wait, check_sleep
 
 T = TypeVar("T")
 
@@ -37,6 +38,7 @@ class Asking(Recording):
     def __init__(self, host: Host, fn: Function, claim: Claim, by_rq: bool) -> None:
         super().__init__(host, fn, claim, by_rq)
         self._wants = Wants()
+        self.rollback = Rollback(self.run_id)
         self._annotations: dict[int, tuple[Any, Any]] = {}  # what its steps return, by the id of what they call
 
     @property
@@ -70,6 +72,7 @@ class Asking(Recording):
         self.guard(step_id)
         op = journal.ask(kind, step_id, target)
         call = StepCall(self, op, target, self._settle(target, options))
+        self.rollback.stop(unless=not call.open)
         if journal.place(op) is Place.NEXT:
             if self._wants or self.job.forked:
                 self._wants.add(Wanted(call, due))
@@ -142,6 +145,7 @@ class Asking(Recording):
 
     def _advance(self, call: StepCall) -> None:
         """The function is held up by this call: do of all that it has asked for what is ours, or see what comes first."""
+        self.rollback.stop()
         job, mine = self.job, self._wants.get(self.job.journal.mine)
         if mine is not None and mine.call.open:
             self._perform(mine)
@@ -193,11 +197,18 @@ class Asking(Recording):
     def _noted(self, key: str, make: Callable[[], Any], as_: type[T]) -> T:
         memo = self.memos.get(key)
         if memo is None:
+            self.rollback.stop()
             asked = f"step.{key[1:].partition(':')[0]}()"
             memo = Memo(encode(make(), where=asked))
             self._check_state(len(memo.value), asked)
             self.job.keep_value(key, memo)
         return cast(T, decode(memo.value, as_))
+
+    def undo(self, fn: Callable[..., object], run: Callable[[str], Any]) -> None:
+        self.guard("on_rollback")
+        key, name = self.job.journal.next_value("undo"), self.rollback.register(fn, run)
+        if key not in self.memos and not self.rollback.rewinding:
+            self.job.keep_value(key, Memo(encode(name)))
 
     def prepare(self, events: list[Event[Any]]) -> list[Sent]:
         return self._host.prepare(events)
@@ -214,7 +225,7 @@ class Asking(Recording):
         """On to the next step: here when its job may stay, else the function stops at this place."""
         self._check_steps(op)
         if due is not None and due.until_ms is not None:
-            _check_sleep(op.id, due.until_ms / 1000 - time.time())
+            check_sleep(op.id, due.until_ms / 1000 - time.time())
         job, default = self.job, self._fn.queue
         queue = options.queue or default
         if due is None and queue == self.lease.queue and self._may_stay:
@@ -235,7 +246,7 @@ class Asking(Recording):
         return self._host.may_stay(self._since) or (not job.recorded and job.journal.mine != ENTRY)
 
     def _check_steps(self, op: Op) -> None:
-        if len(self.memos) >= self._fn.limits.steps:
+        if len(self.memos) >= self._fn.limits.steps and ENDING not in self.memos:
             self._fatal = ConfigError(f"step limit: step {op.id!r} would be over the {self._fn.limits.steps} of a run")
             self._unwind()
 
@@ -243,8 +254,3 @@ class Asking(Recording):
         """An event has come, or the wait's time: unless it is over, the function stops here again."""
         if self.job.chain(op, options, self._fn.queue, wait):
             self._unwind()
-
-
-def _check_sleep(step_id: str, seconds: float) -> None:
-    if seconds > LONGEST_SLEEP.total_seconds():
-        raise ConfigError(f"step {step_id!r}: {timedelta(seconds=seconds)} is too long a sleep: at most 366 days")

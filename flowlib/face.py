@@ -14,7 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from typing import Any, Generic, Protocol, TypeGuard, TypeVar, cast
+from typing import Any, Generic, ParamSpec, Protocol, TypeGuard, TypeVar, cast
 from uuid import UUID
 
 from .errors import ConfigError, StepFailed
@@ -23,6 +23,7 @@ from .model import Event
 from .retry import NO_OPTIONS, Options
 from .wait import Due, Wait, after
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -87,6 +88,7 @@ class Frame(Protocol):
     def race(self, calls: Sequence[Any]) -> int: ...
     def value(self, name: str, as_: type[T]) -> T: ...
     def patched(self, patch: str) -> bool: ...
+    def undo(self, fn: Callable[..., object], run: Callable[[str], Any]) -> None: ...
     def prepare(self, events: list[Event[Any]]) -> Sequence[Any]: ...
     def drive(self, awaitable: Awaitable[T]) -> T: ...
     @property
@@ -141,6 +143,19 @@ class Face:
         ...     step.run("confirm", confirm, order)
         """
         return self._frame.patched(id)
+
+    def on_rollback(self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """What undoes a step, should the run fail or be cancelled: then `fn` runs as a step of it, the newest first.
+
+        Register it right after the step that it undoes; or before, if that step may have done half of it when it fails.
+        It has the retries of any step (`step.options(...).on_rollback(...)`), and one that has used them up does not keep
+        the others from being undone. Nothing is awaited, in `async` functions either.
+
+        >>> payment = step.run("charge", charge, order)
+        >>> step.on_rollback(refund, payment)
+        """
+        run: Any = self.run  # type: ignore[attr-defined]
+        self._frame.undo(fn, lambda step_id: run(step_id, fn, *args, **kwargs))
 
     @property
     def log(self) -> logging.Logger:

@@ -9,24 +9,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from . import capture, outcome
 from .asking import Asking
 from .async_step import AsyncStep
 from .attempt import Known, StepCall
-from .codec import decode, encode
+from .codec import encode
 from .deadline import TIMEOUT, BodyStopped
 from .errors import ConfigError, Interrupt, PayloadError, WorkerLost
 from .face import pass_over
 from .function import Function
-from .journal import ENTRY, SLEEP, id_of
-from .model import UNSENT, Event
+from .journal import ENDING, ENTRY, SLEEP, id_of
+from .parallel import Wants
 from .quiet_loop import QuietLoop
 from .recording import CANCELLED, DRAINED, LOST, Host, log
-from .records import Claim, text
+from .records import Claim, event_of
 from .retry import NO_OPTIONS, retry_delay
+from .rollback import read_ending
 from .step import Step
 from .wait import Due
 
@@ -69,7 +69,9 @@ class Frame(Asking):
         try:
             if self._given_up and (self.job.recorded or self.job.journal.mine == ENTRY):
                 raise WorkerLost(id_of(self.job.journal.mine) or "(start)", self.job.losses)
-            result = self._call_function(self._event())
+            if ENDING in self.memos:
+                return self._roll_back()
+            result = self._call_function()
             encoded = b"" if not self.alive else self._encode_result(result)
         except Interrupt:
             pass
@@ -84,16 +86,8 @@ class Frame(Asking):
         finally:
             capture.speaking.reset(speaking)
 
-    def _event(self) -> Event[Any]:
-        record = self._record
-        name, stamp = text(record["event_name"]), float(record["event_ts"])
-        trigger = self._fn.trigger_for(name)
-        event_id = text(record["event_id"])
-        data = decode(record["data"], trigger.type if trigger else Any, where=f"event {event_id!r}: data")
-        ts = datetime.fromtimestamp(stamp / 1000, UTC) if stamp else UNSENT
-        return Event(name, data, event_id, ts)
-
-    def _call_function(self, event: Event[Any]) -> Any:
+    def _call_function(self) -> Any:
+        event = event_of(self._record, self._fn.trigger_for)
         try:
             if self._fn.is_async:
                 return self._play_coroutine(self._fn.body(event, AsyncStep(self)))
@@ -132,6 +126,19 @@ class Frame(Asking):
         log.info("run %s: error between steps, call %d: %s; again in %.3g s", self.run_id, calls, info.message, delay)
         self.retry_in = delay
         self.job.retry_call(info, delay)
+
+    def _roll_back(self) -> None:
+        """All that the function has registered up to where it has come; then the run ends as it was to."""
+        self.recorder.live = self.job.overdue = False
+        with self.rollback.rewind():
+            self._call_function()
+        self._wants, self._awaited, self._abandoned, self._caught_up = Wants(), [], [], False
+        self._speak()
+        if self._fn.is_async:
+            self._play_coroutine(self.rollback.undo_async())
+        else:
+            self.rollback.undo()
+        self.job.finish(**read_ending(self.memos[ENDING]))
 
     # -- coroutines --------------------------------------------------------------------------------------------------
 

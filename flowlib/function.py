@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
+from functools import cached_property
+from types import CodeType
 from typing import Any
 
 from .errors import ConfigError
@@ -40,7 +42,7 @@ class Limits:
                 raise ConfigError(f"Limits: {bound.name} must be a whole number >= 1, got {value!r}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Function:
     """A declared function. `options` are complete: its own settings over the app's over the defaults."""
 
@@ -75,6 +77,11 @@ class Function:
     def is_async(self) -> bool:
         return inspect.iscoroutinefunction(self.body)
 
+    @cached_property
+    def undoes(self) -> bool:
+        """Does it call `on_rollback`? Else it may be one of its helpers that does: that is known when it has."""
+        return "on_rollback" in _names_in(getattr(self.body, "__code__", None))
+
     def trigger_for(self, event_name: str) -> Trigger[Any] | None:
         return next((trigger for trigger in self.triggers if trigger.takes(event_name)), None)
 
@@ -97,6 +104,13 @@ class Function:
             "async": self.is_async,
             "code": f"{self.body.__module__}:{self.body.__qualname__}",
         }
+
+
+def _names_in(code: CodeType | None) -> set[str]:
+    """What a function's code, and that of the functions in it, speaks of."""
+    if code is None:
+        return set()
+    return {*code.co_names}.union(*(_names_in(each) for each in code.co_consts if isinstance(each, CodeType)))
 
 
 def heard_by(functions: Iterable[Function]) -> str:

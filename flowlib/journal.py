@@ -20,6 +20,8 @@ from .model import Memo
 
 ENTRY = ""  # the step of a run's first job, which only calls the function to learn what its first step is
 
+ENDING = "=ending:1"  # a value: how the run ends, once all that it has registered is undone
+
 RUN, SLEEP, SEND, WAIT = "run", "sleep", "send", "wait"
 BODILESS = (SLEEP, WAIT)  # nothing runs in these
 

@@ -19,7 +19,7 @@ from .deadline import TIMEOUT, Deadline
 from .errors import Interrupt, PayloadError, StepTimeout
 from .function import Function
 from .held import HeldJob
-from .journal import BODILESS
+from .journal import BODILESS, ENDING
 from .loop import Driver
 from .model import Event, Memo
 from .records import Claim, Lease
@@ -114,7 +114,7 @@ class Recording:
 
     def _check_state(self, more: int, what: str) -> None:
         limit = self._fn.limits.state_bytes
-        if self.job.memo_bytes + more > limit:
+        if self.job.memo_bytes + more > limit and ENDING not in self.memos:
             self._fatal = PayloadError(
                 f"state size: with the {more} bytes of {what} the run's memos are over the limit of {limit} bytes"
             )

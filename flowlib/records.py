@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import msgpack
 
-from .codec import encode
+from .codec import decode, encode
 from .journal import RUN, SEND, SLEEP, WAIT
-from .model import ErrorInfo, Memo
+from .model import UNSENT, ErrorInfo, Event, Memo
 from .wire import PackedArgs
 
 FAILED_TTL = 7 * 86400  # seconds that RQ keeps a failed step's job
@@ -122,6 +122,14 @@ def read_event(entry: str, fields: Mapping[bytes, bytes]) -> tuple[str, str, byt
     """Its id, name, data and ts in ms. Raises KeyError, ValueError or OverflowError for one that nobody can read."""
     event_id, name, stamp = text(fields[b"id"]), text(fields[b"name"]), int(float(fields[b"ts"]))
     return event_id, name, fields[b"data"], stamp or int(entry.partition("-")[0])
+
+
+def event_of(record: Mapping[str, bytes], trigger_for: Callable[[str], Any]) -> Event[Any]:
+    """What has started a run, its data as its trigger says. Raises PayloadError."""
+    name, stamp, event_id = text(record["event_name"]), float(record["event_ts"]), text(record["event_id"])
+    trigger = trigger_for(name)
+    data = decode(record["data"], trigger.type if trigger else Any, where=f"event {event_id!r}: data")
+    return Event(name, data, event_id, datetime.fromtimestamp(stamp / 1000, UTC) if stamp else UNSENT)
 
 
 def read_asks(raw: bytes | None) -> tuple[str, float, str] | None:

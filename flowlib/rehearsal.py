@@ -61,7 +61,7 @@ class Rehearsal(Frame):
         """What the function raises before it has come to where the run stands."""
         try:
             with _unheard():
-                self._call_function(self._event())
+                self._call_function()
         except Interrupt:
             pass
         except BaseException as error:

@@ -97,6 +97,11 @@ def after(step_id: str, what: str, duration: timedelta | float) -> timedelta:
     return duration
 
 
+def check_sleep(step_id: str, seconds: float) -> None:
+    if seconds > LONGEST_SLEEP.total_seconds():
+        raise ConfigError(f"step {step_id!r}: {timedelta(seconds=seconds)} is too long a sleep: at most 366 days")
+
+
 def make_wait(
     step_id: str,
     event: str | EventType[Any],

@@ -1,10 +1,11 @@
 #!lua flags=allow-oom
---#include clock run metrics job queue wait cancel_on tell branches finish
--- finish_run: the function returned or failed for good: leave its last job and end the run, in one stroke (I6).
+--#include clock run metrics job queue wait cancel_on tell branches finish undo
+-- finish_run: the function returned or failed for good: leave its last job and end the run, in one stroke (I6); one that has
+-- failed, and has something to undo, ends once that is done.
 -- KEYS   1 {P}:leases   and {P}:memo:{run}, those of the libraries
 -- ARGV   1 P  2 R  3 worker  4 lease  5 execution id  6 run, or RUN:BRANCH  7 app  8 function  9 queue  10 job
 --        11 step that must be recorded, or ''  12 to 14 how the job ends, as leave_job takes it
---        15 completed|failed  16 result  17 error  18 log lines
+--        15 completed|failed|cancelled  16 result  17 error  18 log lines
 -- reply  'finished' | 'fenced' | 'unrecorded' (the memo did not arrive: send it again, first)
 local worker, lease, exec, named, app, _, queue, job, step = unpack(ARGV, 3, 11)
 local run, place = place_of(named)
@@ -20,6 +21,11 @@ if place ~= run_key(run) then -- the run has ended here
   redis.call('HSET', run_key(run), 'job', job, 'queue', queue, 'step', redis.call('HGET', job_key(job), 'flow_step') or '')
 end
 local detail = {bytes = #ARGV[16]}
+if ARGV[15] == 'failed' and can_undo(run) and not is_undoing(run) then
+  undo_first(run, 'failed', ARGV[17], nil, {'chained', lease})
+  return 'finished'
+end
+if ARGV[15] == 'cancelled' then detail.reason = redis.call('HGET', run_key(run), 'reason') end -- all is undone
 if ARGV[17] ~= '' then detail.error = cmsgpack.unpack(ARGV[17]) end
 end_run(run, ARGV[15], worker, detail, {'result', ARGV[16], 'error', ARGV[17], 'chained', lease})
 return 'finished'

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
---#include clock run metrics job queue wait cancel_on tell branches finish cancel
+--#include clock run metrics job queue wait cancel_on tell branches finish undo cancel
 -- fire_due: what is due: jobs (sleeps, waits, back-offs) go to the front of their queues, the earliest first; a run that has
 -- not begun, or not ended, in time is cancelled.
 -- KEYS   1 {P}:timers   and {P}:tick, those of the libraries
@@ -26,7 +26,7 @@ end
 local function give_up(run, bound)
   local r = redis.call('HMGET', run_key(run), 'status', 'created', bound == 'start' and 'starts_by' or 'ends_by',
     'began')
-  if r[1] ~= 'running' or not r[3] then return end
+  if r[1] ~= 'running' or not r[3] or is_undoing(run) then return end
   local what = bound == 'start' and 'start timeout: it had not begun' or 'run timeout: it had not ended'
   stop_run(run, string.format('%s after %.6g s', what, (r[3] - (r[4] or r[2])) / 1000))
 end

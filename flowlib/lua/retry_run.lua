@@ -12,6 +12,7 @@ local r = redis.call('HMGET', run_key(run), 'status', 'job', 'queue', 'step', 'a
 if not r[1] then return {'unknown'} end
 if r[9] == token then return {'retried', r[10]} end
 if r[1] ~= 'failed' then return {r[1]} end
+if redis.call('HEXISTS', P .. ':memo:' .. run, '=ending:1') == 1 then return {'undone'} end
 local job, queue, last, app, fn = unpack(r, 2, 6)
 if job ~= spec[1] then return {'moved'} end
 local memos = P .. ':memo:' .. run

@@ -47,7 +47,21 @@ class EventStore(Link):
         window, retention = int(fn.idempotency.total_seconds() * 1000), int(fn.retention.total_seconds())
         event_id, name, data, ts = event
         bounds = (round((seconds or 0) * 1000) for seconds in (fn.start_timeout, fn.run_timeout))
-        return (fn.name, event_id, name, ts, data, run, window, retention, location, spec.args(), *bounds, cancels)
+        return (
+            fn.name,
+            event_id,
+            name,
+            ts,
+            data,
+            run,
+            window,
+            retention,
+            location,
+            spec.args(),
+            *bounds,
+            cancels,
+            int(fn.undoes),
+        )
 
     def plan_ticks(
         self, app: str, worker: str, schedules: Iterable[str], starting: bool

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from flowlib import App, Ending, Event, Step, matching
+from flowlib import App, Ending, Event, NonRetriable, Step, matching
 from flowlib.dispatch import Dispatcher
 from flowlib.store import Store
 from flowlib.wire import FOREVER
@@ -38,6 +38,16 @@ def ending(event: Event[dict[str, Any]], step: Step) -> None:
 
 @app.function(on="crash.order", cancel_on=matching("crash.stop", "order"), on_cancel=handle)
 def order(event: Event[dict[str, Any]], step: Step) -> None:
+    step.sleep("nap", 3600)
+
+
+@app.function(on="crash.undo", on_cancel=handle, on_failure=handle, backoff=0)
+def undoing(event: Event[dict[str, Any]], step: Step) -> None:
+    for name in ("work", "more"):
+        step.run(name, work, step, name)
+        step.on_rollback(work, step, f"undo-{name}")
+    if event.data["how"] == "fail":
+        raise NonRetriable("no")
     step.sleep("nap", 3600)
 
 

@@ -143,3 +143,41 @@ def test_a_dispatcher_that_dies_as_an_event_cancels_leaves_it_to_another(site: S
     site.dies(endings.die_dispatching, when)
     site.ends_once("order", "cancelled")
     assert site.of("order")[0].reason == "event crash.stop (stop-7)"
+
+
+def undone(site: Site) -> list[str]:
+    """What was done and undone, each once, in that order."""
+    return [line.step for line in Ledger(site.notes).lines() if line.word == END and line.step != "handle"]
+
+
+@at
+def test_workers_that_die_as_they_begin_and_end_to_undo_leave_the_rest_to_another(site: Site, when: str) -> None:
+    """I3: what is undone is recorded, and what has failed stays so."""
+    site.send("crash.undo", "fail")
+    site.dies(endings.die_working, "finish_run", when)
+    assert [run.status for run in site.of("undoing")] == ["running"]
+    assert check_invariants(site.store) == []
+    site.store.client.delete(site.store.keys.housekeeper)
+    site.dies(endings.die_working, "finish_run", when)
+    site.ends_once("undoing", "failed")
+    assert undone(site) == ["work", "more", "undo-more", "undo-work"]
+    (run,) = site.of("undoing")
+    assert run.error is not None
+    assert run.error.message == "no"
+
+
+@at
+def test_who_dies_as_it_cancels_a_run_that_undoes_has_done_all_of_it_or_nothing(site: Site, when: str) -> None:
+    """BEHAVIOURS 97, 98; a worker that dies while it undoes, too."""
+    worker = site.worker()
+    site.send("crash.undo", "sleep")
+    until(lambda: [run.state for run in site.of("undoing")] == ["sleeping"])
+    assert worker.stop() == 0
+    (run,) = site.of("undoing")
+    site.dies(endings.die_cancelling, when, run.id)
+    assert check_invariants(site.store) == []
+    if when == BEFORE:
+        site.runs.cancel(run.id)
+    site.dies(endings.die_working, "finish_run", when)
+    site.ends_once("undoing", "cancelled")
+    assert undone(site) == ["work", "more", "undo-more", "undo-work"]

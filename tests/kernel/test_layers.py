@@ -31,7 +31,7 @@ LAYERS = """
     frame
     asking
     recording parallel
-    held attempt
+    held attempt rollback
     outcome invariants
     store
     records

@@ -53,6 +53,7 @@ def import_contacts(event: Event[Upload], step: Step) -> int:
     step.map("enrich", enrich, ["a"], limit="2")  # error
     step.gather(["a"])  # error
     step.log.info("%s", words)
+    step.on_rollback(enrich, 7)  # error
     step.options(retries="3")  # error
     step.options(timeout="3s")  # error
     step.options(retires=3)  # error

@@ -1,5 +1,6 @@
 -- An unfinished run is ended from outside: its job leaves queue, timers and worker; a late report is fenced (I2).
--- Needs lib/run.lua, lib/metrics.lua, lib/job.lua, lib/queue.lua, lib/wait.lua, lib/branches.lua and lib/finish.lua.
+-- Needs lib/run.lua, lib/metrics.lua, lib/job.lua, lib/queue.lua, lib/wait.lua, lib/branches.lua, lib/finish.lua
+-- and lib/undo.lua.
 -- KEYS   those of the libraries
 
 -- Returns its job and the worker that had it, or ''; `fields` are further ones of the run.
@@ -7,6 +8,11 @@ local function stop_run(run, reason, fields)
   local app = redis.call('HGET', run_key(run), 'app')
   end_others(run, run_key(run), app)
   local job, worker = end_place(run, run_key(run), app)
-  end_run(run, 'cancelled', worker, {reason = reason}, {'reason', reason, 'cancelled_at', worker, unpack(fields or {})})
+  local told = {'reason', reason, 'cancelled_at', worker, unpack(fields or {})}
+  if can_undo(run) then
+    undo_first(run, 'cancelled', '\192', reason, told)
+  else
+    end_run(run, 'cancelled', worker, {reason = reason}, told)
+  end
   return job, worker
 end

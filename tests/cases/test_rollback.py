@@ -1,0 +1,206 @@
+"""What a run has registered to undo its steps: done when it fails or is cancelled, the newest first, each as a step of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from flowlib import Ending, Event, NonRetriable, RunEnded, RunNotFailed
+from flowlib.testing import check_invariants
+from tests.cases.case import Case, in_place, only_sync, until
+from tests.cases.test_cancel import nothing_is_left
+
+
+def journey(case: Case, then: Callable[[Any], Any], **settings: Any) -> None:
+    """Three bookings, each with what undoes it, and then this."""
+
+    def refund(what: str, paid: int) -> None:
+        case.ledger.append(f"undo {what} {paid}")
+
+    @case.function(retries=0, **settings)
+    def f(event: Event[Any], step: Any) -> Any:
+        for n, what in enumerate(("flight", "hotel", "car")):
+            paid = yield step.run(f"book {what}", case.body(what, n))
+            step.on_rollback(refund, what, paid=paid)
+        yield then(step)
+        return "booked"
+
+
+BOOKED = ["flight", "hotel", "car"]
+UNDONE = ["undo car 2", "undo hotel 1", "undo flight 0"]
+
+
+def test_a_run_that_fails_undoes_its_steps_the_newest_first_and_fails_with_its_own_error(case: Case) -> None:
+    """DESIGN §3; the undo of a step is a step."""
+
+    def handler(event: Event[Ending], step: Any) -> None:
+        case.ledger.append(event.data.error and event.data.error.message)
+
+    journey(case, lambda step: step.run("pay", case.body("pay", fails=1)), on_failure=handler)
+    run = case.run()
+    assert (run.status, run.error and run.error.step, run.error and run.error.message) == (
+        "failed",
+        "pay",
+        "pay failed",
+    )
+    until(lambda: case.ledger[-1] == "pay failed")
+    assert case.ledger[:-1] == [*BOOKED, "pay", *UNDONE]
+    assert [step.id for step in run.steps][4:] == ["undo refund #3", "undo refund #2", "undo refund"]
+    assert {step.status for step in run.steps if step.id != "pay"} == {"completed"}
+    assert check_invariants(case.app.store) == []
+
+
+def test_an_error_between_steps_that_is_gone_on_the_next_call_does_not_stop_the_undoing(case: Case) -> None:
+    tries: list[int] = []
+
+    def fail_once(step: Any) -> Any:
+        tries.append(1)
+        if len(tries) <= 3:
+            raise ValueError("odd")
+        return step.run("pay", case.body("pay"))
+
+    journey(case, fail_once)
+    run = case.run()
+    assert (run.status, run.error and run.error.message) == ("failed", "odd")
+    assert case.ledger == [*BOOKED, *UNDONE]
+
+
+@only_sync
+def test_a_run_whose_steps_are_undone_is_not_retried_from_where_it_failed(case: Case) -> None:
+    journey(case, lambda step: step.run("pay", case.body("pay", fails=1)))
+    run = case.run()
+    with pytest.raises(RunNotFailed, match=f"it is undone: `flow replay {run.id}` makes a new run of its event"):
+        case.app.runs.retry(run.id)
+    again = case.ended(case.app.runs.replay(run.id))
+    assert (again.status, case.ledger.count("flight")) == ("completed", 2)
+
+
+@pytest.mark.parametrize("what", ["sleep", "wait", "body", "timeout"])
+@in_place
+def test_a_run_that_is_cancelled_undoes_its_steps_before_it_is_over(case: Case, what: str) -> None:
+    """Behaviours 97, 98: whatever it is doing then."""
+
+    def work() -> None:
+        case.ledger.append("work")
+        until(lambda: False)
+
+    async def work_async() -> None:
+        case.ledger.append("work")
+        await asyncio.sleep(60)
+
+    ways: dict[str, Callable[[Any], Any]] = {
+        "sleep": lambda step: step.sleep("nap", 3600),
+        "wait": lambda step: step.wait_for_event("answer", "answered"),
+        "body": lambda step: step.run("work", work_async if case.way.is_async else work),
+        "timeout": lambda step: step.sleep("nap", 3600),
+    }
+    journey(case, ways[what], run_timeout=0.6 if what == "timeout" else None)
+    run = case.send()
+    until(lambda: case.ledger[-1:] == ["work"] or case.app.runs.get(run).state in ("sleeping", "waiting"))
+    if what != "timeout":
+        case.app.runs.cancel(run, "not wanted")
+    ended = case.ended(run)
+    reason = "run timeout: it had not ended after 0.6 s" if what == "timeout" else "not wanted"
+    assert (ended.status, ended.reason, ended.error) == ("cancelled", reason, None)
+    assert [line for line in case.ledger if line != "work"] == [*BOOKED, *UNDONE]
+    nothing_is_left(case)
+    assert check_invariants(case.app.store) == []
+
+
+@only_sync
+def test_an_undo_has_retries_and_one_that_fails_for_good_keeps_no_other_from_being_done(case: Case) -> None:
+    @case.function(retries=1)
+    def f(event: Event[Any], step: Any) -> Any:
+        step.on_rollback(case.body("first"))
+        step.options(retries=3).on_rollback(case.body("second", fails=3))
+        step.on_rollback(case.body("third", fails=9))
+        raise NonRetriable("no")
+
+    run = case.run()
+    assert (run.status, run.error and run.error.message) == ("failed", "no")
+    assert case.ledger == ["third"] * 2 + ["second"] * 4 + ["first"]
+    assert [(step.id, step.status) for step in run.steps] == [
+        ("undo body #3", "failed"), ("undo body #2", "completed"), ("undo body", "completed"),
+    ]  # fmt: skip
+
+
+@only_sync
+def test_a_run_that_undoes_cannot_be_cancelled_and_says_why_it_does(case: Case) -> None:
+    """Behaviour 101."""
+    journey(case, lambda step: step.sleep("nap", 3600))
+    run = case.send()
+    until(lambda: case.app.runs.get(run).state == "sleeping")
+    case.app.store.client.set(case.app.store.keys.rq_suspended, 1)
+    case.app.runs.cancel(run, "not wanted")
+    assert (case.app.runs.get(run).status, case.app.runs.get(run).reason) == ("running", "not wanted")
+    assert check_invariants(case.app.store) == []
+    with pytest.raises(RunEnded, match="undoing"):
+        case.app.runs.cancel(run)
+    case.app.store.client.delete(case.app.store.keys.rq_suspended)
+    assert case.ended(run).status == "cancelled"
+    assert case.ledger == [*BOOKED, *UNDONE]
+
+
+@only_sync
+def test_what_completes_undoes_nothing_and_what_has_nothing_to_undo_ends_at_once(case: Case) -> None:
+    journey(case, lambda step: step.run("pay", case.body("pay")))
+    assert case.run().status == "completed"
+    assert case.ledger == [*BOOKED, "pay"]
+    case.app.store.client.set(case.app.store.keys.rq_suspended, 1)
+    fresh = case.send()
+    case.app.runs.cancel(fresh)
+    assert case.app.runs.get(fresh).status == "cancelled"
+
+
+@only_sync
+def test_a_step_recorded_by_a_worker_that_died_before_it_registered_its_undo_is_undone(case: Case) -> None:
+    """I3: the function says what it registers, and a replay tells."""
+
+    @case.app.function(on="test", backoff=3600)
+    def f(event: Event[Any], step: Any) -> None:
+        step.run("book", case.body("book"))
+        if not case.ledger[1:]:
+            case.ledger.append("gone")
+            raise OSError("as if the worker had died here")
+        step.on_rollback(case.body("undo"))
+        step.sleep("nap", 3600)
+
+    run = case.send()
+    until(lambda: case.app.runs.get(run).state == "retrying")
+    case.app.runs.cancel(run)
+    assert case.ended(run).status == "cancelled"
+    assert case.ledger == ["book", "gone", "undo"]
+
+
+@pytest.mark.parametrize("how", ["fails", "cancelled"])
+@only_sync
+def test_steps_side_by_side_are_undone_as_far_as_they_are_recorded(case: Case, how: str) -> None:
+    """The one that is still at work is interrupted, and none goes on beside the undoing."""
+
+    def slow() -> None:
+        case.ledger.append("slow")
+        until(lambda: False)
+
+    @case.function(retries=0)
+    def f(event: Event[Any], step: Any) -> Any:
+        first, beside = step.submit("first", case.body("first", 1)), step.submit("beside", slow)
+        step.on_rollback(case.body(f"undo {first.result()}"))
+        until(lambda: "slow" in case.ledger)
+        if how == "fails":
+            raise NonRetriable("no")
+        beside.result()
+
+    case.start()
+    case.start()
+    run = case.send()
+    if how == "cancelled":
+        until(lambda: set(case.ledger) == {"first", "slow"} and "first" in case.app.runs.outputs(run))
+        case.app.runs.cancel(run)
+    ended = case.ended(run)
+    assert ended.status == ("failed" if how == "fails" else "cancelled")
+    assert sorted(case.ledger) == ["first", "slow", "undo 1"]
+    nothing_is_left(case)
+    assert check_invariants(case.app.store) == []
