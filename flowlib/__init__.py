@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from .face import Future
     from .function import Limits
+    from .middleware import Middleware
     from .model import Ending, Event, EventType, Run, run_cancelled, run_completed, run_failed, run_finished
     from .retry import Backoff, step_options
     from .schedule import cron
@@ -44,6 +45,7 @@ _HOMES = {
     "async_step": ("AsyncStep",),
     "face": ("Future",),
     "function": ("Limits",),
+    "middleware": ("Middleware",),
     "model": ("Ending", "Event", "EventType", "Run", "run_cancelled", "run_completed", "run_failed", "run_finished"),
     "retry": ("Backoff", "step_options"),
     "schedule": ("cron",),
@@ -67,6 +69,7 @@ __all__ = [
     "FlowError",
     "Future",
     "Limits",
+    "Middleware",
     "NonRetriable",
     "NondeterminismError",
     "NotFound",

@@ -6,11 +6,13 @@ Opens its connection to Redis at first use, so that declaring an app at import c
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar, Unpack, cast, overload
 
@@ -19,10 +21,12 @@ from .codec import decode, encode
 from .declaration import Defaults, Settings, declare
 from .errors import ConfigError, PayloadError
 from .function import MAX_EVENT_BYTES, Function, check_name
+from .middleware import Hooks, Middleware, entered
 from .model import UNSENT, Event, EventType
 from .retry import Backoff, make_options
 from .runs import Runs
 from .schedule import Cron
+from .sealed import Open
 from .step import Step
 from .store import Sent, Store
 from .triggers import On, Trigger, check_event_name, check_own_event
@@ -51,7 +55,7 @@ class App:
 
     `redis_url` defaults to `FLOW_REDIS_URL`, then to redis://127.0.0.1:6379/0. `queue`, `retries`, `backoff`, `timeout`,
     `idempotency` (how long an event id is remembered) and `retention` (how long an ended run is kept) are the defaults
-    of its functions. Raises ConfigError.
+    of its functions. `middleware` is entered in this order around what it is for, and left in reverse. Raises ConfigError.
 
     >>> app = App("contacts")
     """
@@ -67,6 +71,7 @@ class App:
         timeout: float | timedelta | None = None,
         idempotency: timedelta = timedelta(hours=24),
         retention: timedelta = timedelta(days=7),
+        middleware: Sequence[Middleware] = (),
     ) -> None:
         self.name = check_name("app", name)
         self.functions: dict[str, Function] = {}
@@ -75,7 +80,9 @@ class App:
         self._defaults = Defaults(name, options, idempotency, retention)
         self._store: Store | None = None
         self._module = sys._getframe(1).f_globals.get("__name__", "")
-        self.runs = Runs(lambda: self.store, name, self.functions)
+        self.hooks = Hooks(middleware) if middleware else None
+        self.sealing = None if self.hooks is None else self.hooks.sealing
+        self.runs = Runs(lambda: self.store, name, self.functions, self.sealing)
 
     def __repr__(self) -> str:
         return f"App({self.name!r})"
@@ -134,6 +141,11 @@ class App:
     # -- Redis -------------------------------------------------------------------------------------------------------
 
     @property
+    def open(self) -> Open | None:
+        """For data that its middleware has sealed."""
+        return None if self.sealing is None else self.sealing.open
+
+    @property
     def store(self) -> Store:
         if self._store is None:
             self._store = Store(self._redis_url or os.environ.get("FLOW_REDIS_URL") or DEFAULT_URL)
@@ -164,9 +176,10 @@ class App:
         >>> app.send(uploaded(Upload("2026/list.csv", "ada@example.com"), id="upload-17"))
         'upload-17'
         """
-        ready = self.prepare_all(list(events)) if isinstance(events, Iterable) else [self.prepare(events, "")]
-        if ready:
-            self.store.send_events(ready)
+        with ExitStack() as around:
+            ready = self.prepare_all(list(events) if isinstance(events, Iterable) else [events], around)
+            if ready:
+                self.store.send_events(ready)
         ids = [event_id for event_id, *_ in ready]
         return ids if isinstance(events, Iterable) else ids[0]
 
@@ -181,21 +194,24 @@ class App:
         """
         return cast("str | list[str]", await asyncio.to_thread(cast(Any, self.send), events))
 
-    def prepare_all(self, events: list[Event[Any]]) -> list[Sent]:
-        """What goes into the stream, after all that can be said against any of them has been said here (I10)."""
+    def prepare_all(self, events: list[Event[Any]], around: ExitStack | None = None) -> list[Sent]:
+        """What goes into the stream, after all that can be said against any of them has been said here (I10).
+
+        `around` is what lasts until they are sent.
+        """
         if len(events) == 1:
-            return [self.prepare(events[0], "")]
+            return [self.prepare(events[0], "", around)]
         ready, wrong = [], []
         for index, event in enumerate(events):
             try:
-                ready.append(self.prepare(event, f"event {index}: "))
+                ready.append(self.prepare(event, f"event {index}: ", around))
             except PayloadError as error:
                 wrong.append(str(error))
         if wrong:
             raise PayloadError("nothing was sent: " + "; ".join(wrong))
         return ready
 
-    def prepare(self, event: Event[Any], where: str) -> Sent:
+    def prepare(self, event: Event[Any], where: str, around: ExitStack | None = None) -> Sent:
         if not isinstance(event, Event):
             raise PayloadError(f"{where}{event!r} is no Event: send(Event(name, data)), or send(event_type(data))")
         try:
@@ -205,19 +221,33 @@ class App:
         if not isinstance(event.id, str) or len(event.id) > 256:
             raise PayloadError(f"{where}event id {event.id!r:.60}: must be a string of at most 256 characters")
         data = encode(event.data, where=f"{where}data")
+        for type in self._types_of(event):
+            decode(data, type, where=f"{where}event {event.name!r}: data")
+        if self.sealing is not None:
+            data = self.sealing.seal(data)
         if len(data) > MAX_EVENT_BYTES:
             raise PayloadError(
                 f"{where}event {event.name!r}: its data of {len(data)} bytes is over the limit of {MAX_EVENT_BYTES} bytes: "
                 f"store it elsewhere and send where"
             )
-        for type in self._types_of(event):
-            decode(data, type, where=f"{where}event {event.name!r}: data")
         return (
             event.id or ulid(time.time_ns() // 1_000_000, secrets.token_bytes(10)),
             event.name,
             data,
             _stamp(event.ts, where),
+            "" if self.hooks is None or not self.hooks.sends else self._meta(event, around),
         )
+
+    def _meta(self, event: Event[Any], around: ExitStack | None) -> str:
+        """What its hooks have put beside it."""
+        assert self.hooks is not None
+        meta: dict[str, str] = {}
+        sending = entered(self.hooks.sends, event, meta)
+        if around is None:
+            sending.close()
+        else:
+            around.enter_context(sending)
+        return json.dumps(meta) if meta else ""
 
     def _types_of(self, event: Event[Any]) -> list[Any]:
         if event.type is not None:

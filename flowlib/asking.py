@@ -200,8 +200,9 @@ class Asking(Recording):
             self.rollback.stop()
             asked = f"step.{key[1:].partition(':')[0]}()"
             memo = Memo(encode(make(), where=asked))
-            self._check_state(len(memo.value), asked)
-            self.job.keep_value(key, memo)
+            stored = Memo(self._stored(memo.value, asked))
+            self._check_state(len(stored.value), asked)
+            self.job.keep_value(key, stored, memo)
         return cast(T, decode(memo.value, as_))
 
     def undo(self, fn: Callable[..., object], run: Callable[[str], Any]) -> None:

@@ -31,11 +31,12 @@ from msgpack import ExtType
 from .errors import PayloadError
 from .hints import annotation_of
 from .scalar import segment
+from .sealed import SEALED, Open, Read, Unopened, opening, refuse
 from .shape import is_model, is_struct, rebuild
 
 __all__ = ["annotation_of", "decode", "encode", "jsonable"]
 
-# Extension codes are for ever: data of an older version must stay readable.
+# Extension codes are for ever: data of an older version must stay readable. 11 is that of `sealed.py`.
 _TUPLE, _SET, _FROZENSET, _BIGINT, _DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID = range(1, 11)
 
 # A tuple or set travels as a list whose first item is an empty extension that names it. So msgpack's C code walks into
@@ -72,13 +73,16 @@ def encode(value: object, *, where: str = "value") -> bytes:
     return data
 
 
-def decode(data: bytes, as_: Any = Any, *, where: str = "value") -> Any:
+def decode(data: bytes, as_: Any = Any, *, where: str = "value", open: Open | None = None) -> Any:
     """The value stored in `data`, rebuilt as the annotation `as_`; `Any` leaves the plain shape untouched.
 
-    Raises `PayloadError` with the path of what does not fit: `data.items[3].price: expected int, got str`.
+    Raises `PayloadError` with the path of what does not fit: `data.items[3].price: expected int, got str`; and, when there
+    is something sealed in it and none to `open` it. What `open` raises is raised as it is.
     """
     try:
-        value = _unpack(data)
+        value = _unpack(data, _read if open is None else opening(open, _read, _unpack))
+    except Unopened as failed:
+        raise failed.error from None
     except PayloadError as error:
         raise PayloadError(f"{where}: {error}") from error
     except Exception as error:
@@ -265,9 +269,10 @@ def _dataclass_writer(kind: type) -> Write:
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def _unpack(data: bytes) -> Any:
+def _unpack(data: bytes, read: Read | None = None) -> Any:
     hook = _unmark if _MARK in data else None
-    return msgpack.unpackb(data, ext_hook=_read, list_hook=hook, strict_map_key=False, unicode_errors="surrogatepass")
+    read = read or _read
+    return msgpack.unpackb(data, ext_hook=read, list_hook=hook, strict_map_key=False, unicode_errors="surrogatepass")
 
 
 def _read(code: int, data: bytes) -> Any:
@@ -319,6 +324,7 @@ _READERS: dict[int, Callable[[bytes], Any]] = {
     _TIMEDELTA: lambda data: timedelta(microseconds=int.from_bytes(data, "big", signed=True)),
     _DECIMAL: lambda data: Decimal(data.decode()),
     _UUID: lambda data: UUID(bytes=data),
+    SEALED: refuse,
 }
 
 

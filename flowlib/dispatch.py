@@ -24,6 +24,7 @@ from .journal import ENTRY, RUN, WAIT
 from .model import Memo
 from .outcome import make_job
 from .records import Dispatched, Start, event_value, pack_memo, read_event, text
+from .sealed import Open
 from .store import Store
 from .subscriptions import OTHER, Subscriptions, cancels_of
 from .ulid import ulid_of
@@ -42,11 +43,13 @@ class Dispatcher:
     """One per worker process. `location` is MODULE:APP, which a stock RQ worker needs to find the functions."""
 
     def __init__(
-        self, app: str, functions: Mapping[str, Function], location: str, store: Store, consumer: str, idle_ms: int
-    ) -> None:
+        self, app: str, functions: Mapping[str, Function], location: str, store: Store, consumer: str, idle_ms: int,
+        open: Open | None = None,
+    ) -> None:  # fmt: skip
         self._app = app
         self._functions = list(functions)
-        self._subscriptions = Subscriptions(functions.values())
+        self._open = open  # for data that is sealed
+        self._subscriptions = Subscriptions(functions.values(), open)
         self._cancelling = {each.name for function in functions.values() for each in function.cancel_on}
         self._location = location
         self._store = store
@@ -157,6 +160,7 @@ class Dispatcher:
             return entry, OTHER, (), "", "", {}, b"", (), 0
         event_id, name, *_ = event
         label, functions, refused = self._subscriptions.started_by(event)
+        meta = text(fields.get(b"meta", b""))
         starts: list[Start] = []
         for function in functions:
             run = ulid_of(int(entry.partition("-")[0]), self._app, function.name, event_id, entry)
@@ -164,14 +168,14 @@ class Dispatcher:
                 self._app, function.name, run, self._location, ENTRY, RUN, function.options.timeout, function.queue
             )
             cancels = self._cancels(function, event, entry, overtaken) if function.cancel_on else None
-            starts.append(self._store.start(function, run, event, self._location, job, cancels))
+            starts.append(self._store.start(function, run, event, self._location, job, meta, cancels))
         matched = self._matched(event, self._fields.get(name, ()))
         return entry, label, starts, name, event_id, *matched, refused, int(name in self._cancelling)
 
     def _cancels(self, function: Function, event: tuple[str, str, bytes, int], entry: str, overtaken: bool) -> Any:
         """What cancels the run, as the script takes it; if such events were settled before this one, is it one of them?"""
         try:
-            cancels = cancels_of(function, decode(event[2]))
+            cancels = cancels_of(function, decode(event[2], open=self._open))
         except PayloadError:
             return None
         looked, by = entry, ""
@@ -189,7 +193,7 @@ class Dispatcher:
                 for at, raw in entries:
                     with contextlib.suppress(KeyError, ValueError, OverflowError, PayloadError):
                         other = read_event(at, raw)
-                        if digest_in(fields, decode(other[2])) == digest:
+                        if digest_in(fields, decode(other[2], open=self._open)) == digest:
                             found = f"event {name} ({other[0]})"
             upto = upto or looked
         return upto, found
@@ -200,7 +204,7 @@ class Dispatcher:
             return {}, b""
         try:
             memo = Memo(event_value(event), None, WAIT)
-            data = decode(memo.value)["data"]
+            data = decode(memo.value, open=self._open)["data"]
         except (ValueError, OverflowError, PayloadError) as error:
             log.error("event %r has data that nobody can read (%s): no run that waits is woken by it", event[0], error)
             return dict.fromkeys(by, ABSENT), b""

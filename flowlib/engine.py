@@ -15,6 +15,7 @@ from .board import Line
 from .frame import Frame
 from .function import Function
 from .loop import Driver, OwnLoop
+from .middleware import Hooks
 from .model import Event
 from .records import Claim
 from .store import Sent, Store
@@ -38,12 +39,14 @@ class Engine:
         driver: Driver | None = None,
         line: Line | None = None,
         prepare: Callable[[list[Event[Any]]], list[Sent]] = lambda _: [],
+        hooks: Hooks | None = None,
     ) -> None:
         self.store = store
         self.worker = worker
         self.lease_ms = lease_ms
         self.may_stay = may_stay
         self.prepare = prepare
+        self.hooks = hooks
         self.rng = rng or random.Random()
         self.frame: Frame | None = None
         self._done = (0, 0, 0.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from .async_step import AsyncStep
 from .attempt import Known, StepCall
 from .codec import encode
 from .deadline import TIMEOUT, BodyStopped
-from .errors import ConfigError, Interrupt, PayloadError, WorkerLost
+from .errors import ConfigError, Interrupt, WorkerLost
 from .face import pass_over
 from .function import Function
 from .journal import ENDING, ENTRY, SLEEP, id_of
@@ -25,7 +26,7 @@ from .parallel import Wants
 from .quiet_loop import QuietLoop
 from .recording import CANCELLED, DRAINED, LOST, Host, log
 from .records import Claim, event_of
-from .retry import NO_OPTIONS, retry_delay
+from .retry import FINAL, NO_OPTIONS, retry_delay
 from .rollback import read_ending
 from .step import Step
 from .wait import Due
@@ -57,7 +58,9 @@ class Frame(Asking):
         """From the function's start to wherever this worker may take it; afterwards Redis knows all of it."""
         try:
             self._play()
-            if self._fatal is not None:
+            if self._fatal is not None and not isinstance(self._fatal, FINAL):
+                self._fail_between_steps(self._fatal)
+            elif self._fatal is not None:
                 step = id_of(self.job.journal.mine) or None
                 self.job.finish("failed", error=outcome.describe(self._fatal, step, self.job.attempt))
         except Interrupt:
@@ -72,7 +75,8 @@ class Frame(Asking):
             if ENDING in self.memos:
                 return self._roll_back()
             result = self._call_function()
-            encoded = b"" if not self.alive else self._encode_result(result)
+            what = f"run {self.run_id}: "
+            encoded = self._stored(encode(result, where=f"{what}result"), f"{what}its result") if self.alive else b""
         except Interrupt:
             pass
         except BodyStopped:  # the alarm rang on the way into a body, or out of it
@@ -87,13 +91,15 @@ class Frame(Asking):
             capture.speaking.reset(speaking)
 
     def _call_function(self) -> Any:
-        event = event_of(self._record, self._fn.trigger_for)
+        event = event_of(self._record, self._fn.trigger_for, self.job.open)
+        begins = self.job.journal.mine == ENTRY and self.job.calls == 1
         try:
-            if self._fn.is_async:
-                return self._play_coroutine(self._fn.body(event, AsyncStep(self)))
-            result = self._fn.body(event, Step(self))
-            self.join(self._wants.calls())  # what it has not asked for the result of
-            return result
+            with nullcontext() if self._hooked is None else self._hooked.call(begins):
+                if self._fn.is_async:
+                    return self._play_coroutine(self._fn.body(event, AsyncStep(self)))
+                result = self._fn.body(event, Step(self))
+                self.join(self._wants.calls())  # what it has not asked for the result of
+                return result
         finally:
             capture.finish(self.recorder)
 
@@ -105,15 +111,6 @@ class Frame(Asking):
         self.leave()
         self.stopped(call, deadline.reason or TIMEOUT, 0.0)
         self.job.release("the step was stopped before its body began")
-
-    def _encode_result(self, result: Any) -> bytes:
-        encoded = encode(result, where=f"run {self.run_id}: result")
-        limit = self._fn.limits.output_bytes
-        if len(encoded) > limit:
-            raise PayloadError(
-                f"run {self.run_id}: its result of {len(encoded)} bytes is over the limit of {limit} bytes"
-            )
-        return encoded
 
     def _fail_between_steps(self, error: BaseException) -> None:
         """An error that left the function: final when it is a step's own, else the last job comes back to replay it."""

@@ -24,6 +24,7 @@ from .journal import WAIT, Journal, Op
 from .model import ErrorInfo, Memo
 from .records import Claim, JobSpec, Lease, event_value, pack_memo, read_asks, read_event, text, unpack_memo
 from .retry import Options
+from .sealed import Open
 from .store import RedisError, Sent, Store
 from .wait import Due, Wait
 from .wire import Packed
@@ -60,6 +61,7 @@ class HeldJob:
         self.was_forked = "branches" in claim.record
         self.forked = "forked" in claim.record  # it goes on in several places: each step has to be known of at once
         self.unarmed = self.forked and text(claim.record.get("armed", b"")) != claim.step  # a wait, not yet registered
+        self.open: Open | None = None  # for data that is sealed
         self._recorder = recorder
         self._location = text(claim.record["location"])
         self._asks = read_asks(claim.record.get("asks"))
@@ -121,8 +123,18 @@ class HeldJob:
 
     # -- transitions -------------------------------------------------------------------------------------------------
 
-    def commit(self, op: Op, memo: Memo, verdict: str, seconds: float | None, events: Sequence[Sent] = ()) -> None:
-        """Send the memo off, and events with it; `verdict` is ok, failed or timeout, `seconds` None for what has no body."""
+    def commit(
+        self,
+        op: Op,
+        memo: Memo,
+        verdict: str,
+        seconds: float | None,
+        events: Sequence[Sent] = (),
+        clear: Memo | None = None,
+    ) -> None:
+        """Send the memo off, which the function sees as `clear`, and events with it; `verdict` is ok, failed or timeout,
+        `seconds` None for what has no body.
+        """
         packed, ended = pack_memo(memo), outcome.of_memo(memo)
         self.memo_bytes += len(packed)
         with self._turn:
@@ -139,15 +151,15 @@ class HeldJob:
         self._end = ("", "", ended[2])
         self.losses = 0
         self.recorded = True
-        self.journal.record(op.key, memo)
+        self.journal.record(op.key, clear or memo)
 
-    def keep_value(self, key: str, memo: Memo) -> None:
+    def keep_value(self, key: str, memo: Memo, clear: Memo | None = None) -> None:
         """Send off what the function has asked for between its steps."""
         packed = pack_memo(memo)
         self.memo_bytes += len(packed)
         after = "" if self._sure else self._last
         self._send(self.store.note_value(self.lease, key, packed, after), key, short=True)
-        self.journal.record(key, memo)
+        self.journal.record(key, clear or memo)
 
     def settle(self) -> None:
         """All that was committed is recorded, as Redis says itself."""
@@ -247,7 +259,8 @@ class HeldJob:
         step, until, looked = self._asks or ("", None, "")
         if step != op.key:
             until, looked = None, "" if wait.since_ms is None else f"{max(0, wait.since_ms - 1)}-{LAST_OF_ITS_MS}"
-        told = (wait.name, wait.fields, wait.digest, wait.match, wait.delay_ms, wait.since_ms)
+        match = wait.match if self.open is None else wait.veiled
+        told = (wait.name, wait.fields, wait.digest, match, wait.delay_ms, wait.since_ms)
         found: tuple[bytes | None, str | None] = (None, None)
         while True:
             if looked:
@@ -265,7 +278,7 @@ class HeldJob:
                 try:
                     event = read_event(entry, fields)
                     memo = Memo(event_value(event), None, WAIT)
-                    stored = decode(memo.value)
+                    stored = decode(memo.value, open=self.open)
                 except (KeyError, ValueError, OverflowError, PayloadError) as error:
                     log.debug("event %s cannot be read: %s", entry, error)
                     continue

@@ -73,7 +73,9 @@ def _play(job: Job, location: str, only_recorded: bool = False) -> Frame | None:
     """None when the job is not ours to run: another worker has it, or its run has gone on without it."""
     app = load(location)
     store = _store(job)
-    engine = Engine(store, job.worker_name or "rq", lease_ms=LEASE_MS, exec_prefix="rq-", prepare=app.prepare_all)
+    engine = Engine(
+        store, job.worker_name or "rq", lease_ms=LEASE_MS, exec_prefix="rq-", prepare=app.prepare_all, hooks=app.hooks
+    )
     claim = store.adopt_job(engine.worker, engine.next_exec(), LEASE_MS, job.id, _held.pop(job.id, ""))
     if isinstance(claim, str):
         return None

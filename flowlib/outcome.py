@@ -20,6 +20,7 @@ from .journal import ENTRY, id_of
 from .model import ErrorInfo, Memo
 from .records import FAILED_TTL, STEP_RESULT_TTL, End, JobSpec, Lease
 from .retry import Options
+from .sealed import veiled
 
 FINISHED, FAILED = "finished", "failed"
 NOTHING: End = (FINISHED, base64.b64encode(b"null").decode(), STEP_RESULT_TTL)
@@ -47,7 +48,7 @@ def of_memo(memo: Memo) -> End:
     if len(memo.value) > MAX_RESULT:
         shown: Any = f"<{len(memo.value)} bytes, see the run's memo>"
     else:
-        shown = decode(memo.value)
+        shown = decode(memo.value, open=veiled)
         if shown is None:
             return NOTHING
     try:

@@ -19,8 +19,10 @@ from .deadline import TIMEOUT, Deadline
 from .errors import Interrupt, PayloadError, StepTimeout
 from .function import Function
 from .held import HeldJob
+from .hooked import Hooked
 from .journal import BODILESS, ENDING
 from .loop import Driver
+from .middleware import Hooks
 from .model import Event, Memo
 from .records import Claim, Lease
 from .retry import retry_delay
@@ -40,6 +42,7 @@ class Host(Protocol):
     line: Line
     may_stay: Callable[[float], bool]
     prepare: Callable[[list[Event[Any]]], list[Sent]]
+    hooks: Hooks | None
 
     @property
     def is_sure(self) -> bool: ...
@@ -57,6 +60,11 @@ class Recording:
         self.failure: BaseException | None = None  # or to raise,
         self.retry_in: float | None = None  # or in how many seconds it is to try again
         self._host = host
+        self._hooked = None if host.hooks is None else Hooked(host.hooks, claim.lease, claim.record)
+        self._sealing = None if host.hooks is None else host.hooks.sealing
+        if self._sealing is not None:
+            self.job.journal.memos = self._sealing.memos(claim.memos, self._unreadable)
+            self.job.open = self._sealing.open
         self._fn = fn
         self._by_rq = by_rq
         self._since = time.monotonic()
@@ -84,33 +92,50 @@ class Recording:
         return not (self._unwound or self.job.lost)
 
     def enter(self, call: StepCall) -> None:
+        if self._hooked is not None:
+            try:
+                self._hooked.enter(call.op, self.job.attempt)
+            except Exception as error:
+                self.fail(call, error, 0.0)
+                call.value()  # raises it: there is no attempt left
         self._calling = call
         self.recorder.step, self.recorder.attempt = call.op.key, self.job.attempt
         self._host.line.body(call.options.timeout)
 
-    def leave(self) -> None:
+    def leave(self, error: BaseException | None = None) -> BaseException | None:
+        """Returns what the attempt has failed with, once its hooks have had their say."""
         self._calling = None
         self._host.line.rest()
         self._speak()
+        return error if self._hooked is None else self._hooked.leave(error)
 
     def commit(self, call: StepCall, seconds: float) -> None:
         """The body has returned."""
-        limits, op = self._fn.limits, call.op
+        op = call.op
         try:
             encoded = encode(call.result, where=f"step {op.id!r}: result")
-            if len(encoded) > limits.output_bytes:
-                raise PayloadError(
-                    f"step {op.id!r}: its result of {len(encoded)} bytes is over the limit of {limits.output_bytes} bytes: "
-                    f"store it elsewhere and return where"
-                )
+            stored = self._stored(encoded, f"step {op.id!r}: its result")
             call.read(encoded)
-        except PayloadError as error:
+        except Exception as error:
             self.fail(call, error, seconds)
             return
-        self._check_state(len(encoded), f"step {op.id!r}")
-        self.result = call.result
-        memo = Memo(encoded, None, op.kind)
-        self._record_memo(call, memo, "ok", None if op.kind in BODILESS else seconds, call.events)
+        self._check_state(len(stored), f"step {op.id!r}")
+        self.result = call.result if stored is encoded else None
+        memo, clear = Memo(stored, None, op.kind), None if stored is encoded else Memo(encoded, None, op.kind)
+        self._record_memo(call, memo, "ok", None if op.kind in BODILESS else seconds, call.events, clear)
+
+    def _stored(self, encoded: bytes, what: str) -> bytes:
+        """As it is to be stored. Raises PayloadError when that is too much."""
+        stored, limit = encoded if self._sealing is None else self._sealing.seal(encoded), self._fn.limits.output_bytes
+        if len(stored) > limit:
+            told = f"{what} of {len(stored)} bytes is over the limit of {limit} bytes"
+            raise PayloadError(f"{told}: store it elsewhere and return where")
+        return stored
+
+    def _unreadable(self, error: Exception) -> NoReturn:
+        """A memo cannot be opened, for now or for ever: that is no business of the function's."""
+        self._fatal = error
+        self._unwind()
 
     def _check_state(self, more: int, what: str) -> None:
         limit = self._fn.limits.state_bytes
@@ -152,9 +177,10 @@ class Recording:
         self._unwind()
 
     def _record_memo(
-        self, call: StepCall, memo: Memo, verdict: str, seconds: float | None, events: Sequence[Sent] = ()
-    ) -> None:
-        self.job.commit(call.op, memo, verdict, seconds, events)
+        self, call: StepCall, memo: Memo, verdict: str, seconds: float | None, events: Sequence[Sent] = (),
+        clear: Memo | None = None,
+    ) -> None:  # fmt: skip
+        self.job.commit(call.op, memo, verdict, seconds, events, clear)
         if self._by_rq:
             self._unwind()  # RQ's success callback takes it from here
 

@@ -13,6 +13,7 @@ import msgpack
 from .codec import decode, encode
 from .journal import RUN, SEND, SLEEP, WAIT
 from .model import UNSENT, ErrorInfo, Event, Memo
+from .sealed import Open
 from .wire import PackedArgs
 
 FAILED_TTL = 7 * 86400  # seconds that RQ keeps a failed step's job
@@ -124,11 +125,11 @@ def read_event(entry: str, fields: Mapping[bytes, bytes]) -> tuple[str, str, byt
     return event_id, name, fields[b"data"], stamp or int(entry.partition("-")[0])
 
 
-def event_of(record: Mapping[str, bytes], trigger_for: Callable[[str], Any]) -> Event[Any]:
+def event_of(record: Mapping[str, bytes], trigger_for: Callable[[str], Any], open: Open | None = None) -> Event[Any]:
     """What has started a run, its data as its trigger says. Raises PayloadError."""
     name, stamp, event_id = text(record["event_name"]), float(record["event_ts"]), text(record["event_id"])
     trigger = trigger_for(name)
-    data = decode(record["data"], trigger.type if trigger else Any, where=f"event {event_id!r}: data")
+    data = decode(record["data"], trigger.type if trigger else Any, where=f"event {event_id!r}: data", open=open)
     return Event(name, data, event_id, datetime.fromtimestamp(stamp / 1000, UTC) if stamp else UNSENT)
 
 

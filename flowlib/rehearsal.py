@@ -19,6 +19,7 @@ from .frame import Frame
 from .function import Function
 from .held import HeldJob
 from .journal import Place, id_of
+from .middleware import Hooks
 from .model import Memo
 from .records import Claim, Lease, text, unpack_memo
 from .retry import Options
@@ -29,8 +30,8 @@ from .wait import Due
 class _Silent(HeldJob):
     """A job that nobody has claimed: what the function asks for between its steps is made up."""
 
-    def keep_value(self, key: str, memo: Memo) -> None:
-        self.journal.record(key, memo)
+    def keep_value(self, key: str, memo: Memo, clear: Memo | None = None) -> None:
+        self.journal.record(key, clear or memo)
 
     def drop(self, steps: Sequence[str]) -> bool:
         del steps
@@ -40,7 +41,10 @@ class _Silent(HeldJob):
 class Rehearsal(Frame):
     def __init__(self, engine: Engine, fn: Function, claim: Claim) -> None:
         super().__init__(engine, fn, claim, by_rq=False)
+        journal, open = self.job.journal, self.job.open
         self.job = _Silent(engine.store, claim, self.recorder)
+        self.job.journal, self.job.open = journal, open
+        self._hooked = None
 
     def begin(
         self, kind: str, step_id: str, target: Callable[..., Any] | None, options: Options, due: Due | None
@@ -55,6 +59,9 @@ class Rehearsal(Frame):
 
     def _advance(self, call: StepCall) -> None:
         del call
+        mine = self._wants.get(self.job.journal.mine)
+        if mine is not None:
+            self.job.journal.place(mine.call.op)  # is it still of that kind?
         self._unwind()
 
     def problem(self) -> BaseException | None:
@@ -82,7 +89,7 @@ def _unheard() -> Iterator[None]:
         logging.disable(before)
 
 
-def rehearse(store: Store, function: Function, run_id: str) -> tuple[str, str] | None:
+def rehearse(store: Store, function: Function, run_id: str, hooks: Hooks | None) -> tuple[str, str] | None:
     """The step at which the run stands, and what would become of it; '' for nothing wrong. None: it has ended meanwhile."""
     with store.client.pipeline() as pipe:
         pipe.hgetall(store.keys.run(run_id))
@@ -94,7 +101,7 @@ def rehearse(store: Store, function: Function, run_id: str) -> tuple[str, str] |
     lease = Lease("", "", record["job"].decode(), run_id, function.app, function.name, record["queue"].decode())
     memos = {text(key): unpack_memo(memo) for key, memo in packed.items()}
     claim = Claim(lease, text(record["step"]), record["kind"].decode(), 1, 1, 0, 0.0, record, memos, 0)
-    engine = Engine(store, "", lease_ms=0, rng=random.Random(0))
+    engine = Engine(store, "", lease_ms=0, rng=random.Random(0), hooks=hooks)
     try:
         error = Rehearsal(engine, function, claim).problem()
     finally:

@@ -11,6 +11,7 @@ from typing import Any
 from .codec import encode
 from .errors import NotFound, PayloadError
 from .journal import RUN, id_of, is_step
+from .middleware import Sealing
 from .model import HistoryEntry, Memo
 from .records import pack_memo, told
 
@@ -21,7 +22,10 @@ Start = tuple[str, bytes, bytes]
 class Original:
     """The run that is replayed: its history, oldest entry first, and the keys of its memos."""
 
-    def __init__(self, run_id: str, history: Sequence[HistoryEntry], memos: Iterable[str]) -> None:
+    def __init__(
+        self, run_id: str, history: Sequence[HistoryEntry], memos: Iterable[str], sealing: Sealing | None
+    ) -> None:
+        self._sealing = sealing
         self._run_id = run_id
         self._history = history
         self._memos = list(memos)
@@ -71,7 +75,8 @@ class Original:
             raise PayloadError(
                 f"step {id_of(key)!r} of run {self._run_id} is a {kind}: only what a step returns can be set"
             )
-        memo = pack_memo(Memo(encode(value, where=f"step {id_of(key)!r}"), None, RUN))
+        encoded = encode(value, where=f"step {id_of(key)!r}")
+        memo = pack_memo(Memo(encoded if self._sealing is None else self._sealing.seal(encoded), None, RUN))
         return key, memo, told("kept", key, 0, "", {"bytes": len(memo), "outcome": "ok", "kind": RUN, "given": True})
 
 

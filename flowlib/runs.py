@@ -9,6 +9,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -19,10 +20,12 @@ from .codec import annotation_of, decode
 from .errors import NotFound, RunCancelled, RunEnded, RunFailed, RunNotFailed, RunTimeout
 from .function import Function
 from .journal import ENTRY, RUN, id_of, is_step
+from .middleware import Sealing
 from .model import CANCELLED, COMPLETED, ENDED, FAILED, UNSENT, Event, HistoryEntry, Run
 from .outcome import make_job
 from .records import JobSpec, text, unpack_error, unpack_memo
 from .replay import Original
+from .sealed import veiled
 from .store import Store
 from .timeline import steps_of
 from .ulid import ulid
@@ -40,8 +43,15 @@ class Runs:
     ...     print(run.id, run.error.message)
     """
 
-    def __init__(self, store: Callable[[], Store], app: str | None, functions: Mapping[str, Function]) -> None:
+    def __init__(
+        self,
+        store: Callable[[], Store],
+        app: str | None,
+        functions: Mapping[str, Function],
+        sealing: Sealing | None = None,
+    ) -> None:
         self._store = store
+        self._sealing = sealing
         self._app = app
         self._functions = functions
 
@@ -109,7 +119,7 @@ class Runs:
         with _Explained(store):
             memos = cast(dict[bytes, bytes], store.client.hgetall(store.keys.memo(run_id)))
         steps = {key: unpack_memo(memo) for each, memo in memos.items() if is_step(key := text(each))}
-        return {id_of(key): decode(memo.value) for key, memo in steps.items() if memo.error is None}
+        return {id_of(key): self._lenient(memo.value, Any) for key, memo in steps.items() if memo.error is None}
 
     def result(self, run_id: str, timeout: timedelta | float | None = None) -> Any:
         """Wait for the run to end and return what its function returned; `timeout` in seconds or as a timedelta.
@@ -180,7 +190,7 @@ class Runs:
         with _Explained(store):
             while (first := first_job(store, run_id, new)) is not None:
                 keys = cast(Listed[bytes], store.client.hkeys(store.keys.memo(run_id)))
-                original = Original(run_id, self.history(run_id), map(text, keys))
+                original = Original(run_id, self.history(run_id), map(text, keys), self._sealing)
                 verdict = store.replay_run(run_id, new, first, original.memos(from_step, set or {}))
                 if verdict == "replayed":
                     return new
@@ -264,16 +274,24 @@ class Runs:
                 channel.get_message(timeout=left)
         return run
 
+    def _lenient(self, raw: bytes, as_: Any) -> Any:
+        """Stored data that does not fit today's types, or cannot be opened, is shown as it is stored."""
+        open = veiled if self._sealing is None else self._sealing.open
+        for kind, how in ((as_, open), (Any, open)):
+            with suppress(Exception):
+                return decode(raw, kind, open=how)
+        return decode(raw, open=veiled)
+
     def _run(self, run_id: str, raw: dict[bytes, bytes], recorded: int, with_data: bool = False) -> Run:
         r = {key.decode(): value for key, value in raw.items()}
         function, stamp = r["function"].decode(), float(r["event_ts"])
         known = self._functions.get(function)
         trigger = known.trigger_for(text(r["event_name"])) if known else None
-        data = _lenient(r["data"], trigger.type if trigger else Any) if with_data else None
+        data = self._lenient(r["data"], trigger.type if trigger else Any) if with_data else None
         event = Event(text(r["event_name"]), data, text(r["event_id"]), _when(stamp) if stamp else UNSENT)
         result = None
         if r.get("result"):
-            result = _lenient(r["result"], annotation_of(known.body) if known else Any)
+            result = self._lenient(r["result"], annotation_of(known.body) if known else Any)
         return Run(
             id=run_id, app=r["app"].decode(), function=function, status=r["status"].decode(), state=r["state"].decode(),
             event=event, created=_when(float(r["created"])), ended=_when(float(r["ended"])) if r.get("ended") else None,
@@ -329,14 +347,6 @@ def _with(run: Run, **changes: Any) -> Run:
     from dataclasses import replace
 
     return replace(run, **changes)
-
-
-def _lenient(raw: bytes, as_: Any) -> Any:
-    """Stored data that does not fit today's types is shown as it is stored."""
-    try:
-        return decode(raw, as_)
-    except Exception:
-        return decode(raw)
 
 
 def _entry(raw: bytes) -> HistoryEntry:

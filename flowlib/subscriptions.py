@@ -12,9 +12,11 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from .codec import decode
+from .errors import PayloadError
 from .function import Function
 from .model import Event
 from .schedule import CRON_EVENT
+from .sealed import Open, Unopened
 from .triggers import Trigger
 from .wait import digest_of, value_at
 
@@ -32,7 +34,8 @@ class Started(NamedTuple):
 
 
 class Subscriptions:
-    def __init__(self, functions: Iterable[Function]) -> None:
+    def __init__(self, functions: Iterable[Function], open: Open | None = None) -> None:
+        self._open = open  # for data that is sealed
         self._by_name: dict[str, list[tuple[Function, Trigger[Any]]]] = {}
         self._by_noun: list[tuple[Function, Trigger[Any]]] = []
         for function in functions:
@@ -51,8 +54,12 @@ class Subscriptions:
         refused: list[tuple[str, str]] = []
         for function, trigger in found:
             try:
-                if function.name not in started and (trigger.when is None or trigger.when(_as(event, trigger))):
+                if function.name not in started and (
+                    trigger.when is None or trigger.when(_as(event, trigger, self._open))
+                ):
                     started[function.name] = function
+            except Unopened as trouble:  # that is no answer: the event comes again
+                raise trouble.error from None
             except Exception as error:
                 log.exception("event %r: the condition of %s on it raised: it starts nothing", event_id, function.name)
                 refused.append((function.name, f"{type(error).__name__}: {error}"[:1000]))
@@ -73,9 +80,15 @@ def cancels_of(function: Function, data: Any) -> list[tuple[str, str, str]]:
     return found
 
 
-def _as(event: tuple[str, str, bytes, int], trigger: Trigger[Any]) -> Event[Any]:
+def _as(event: tuple[str, str, bytes, int], trigger: Trigger[Any], open: Open | None) -> Event[Any]:
     event_id, name, data, stamp = event
-    return Event(name, decode(data, trigger.type, where="data"), event_id, datetime.fromtimestamp(stamp / 1000, UTC))
+    try:
+        clear = decode(data, trigger.type, where="data", open=open)
+    except PayloadError:
+        raise
+    except Exception as error:
+        raise Unopened(error) from error
+    return Event(name, clear, event_id, datetime.fromtimestamp(stamp / 1000, UTC))
 
 
 def _called(function: Function) -> list[Trigger[Any]]:

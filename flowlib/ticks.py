@@ -117,7 +117,7 @@ class Ticks:
         )
         encoded = encode(data, where="data")
         cancels = ["", "", "", *cancels_of(function, decode(encoded))] if function.cancel_on else None
-        return self._store.start(function, run, (id, CRON_EVENT, encoded, _ms(tick)), self._location, job, cancels)
+        return self._store.start(function, run, (id, CRON_EVENT, encoded, _ms(tick)), self._location, job, "", cancels)
 
 
 def _at(ms: float) -> datetime:

@@ -63,6 +63,11 @@ class Wait(Due):
         self.since_ms = since_ms
         self.when = when
 
+    @property
+    def veiled(self) -> str:
+        """`match` without its values."""
+        return json.dumps(dict.fromkeys(json.loads(self.fields), "…"), ensure_ascii=False)
+
     def takes(self, step_id: str, stored: Mapping[str, Any]) -> bool:
         """Is that the event? One that is of another type is not, to one that asks. Raises what `when` raises."""
         if digest_in(self.fields, stored["data"]) != self.digest:

@@ -60,7 +60,7 @@ def _look(store: Store, app: App, run: str) -> dict[str, Any] | None:
     if function is None:
         found = "", f"app {app.name!r} has no function {name.decode()!r}: it would be parked"
     else:
-        result = rehearse(store, function, run)
+        result = rehearse(store, function, run, app.hooks)
         if result is None:
             return None
         found = result

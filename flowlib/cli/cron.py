@@ -70,7 +70,7 @@ def trigger(named: str, redis_url: str | None, as_json: bool) -> None:
         data = event_data(found["app"], found["name"], cron.expression, cron.tz, now)
         stamp = round(now.timestamp() * 1000)
         sent = ulid(stamp, secrets.token_bytes(10))
-        store.send_events([(sent, CRON_EVENT, encode(data), stamp)])
+        store.send_events([(sent, CRON_EVENT, encode(data), stamp, "")])
         deadline = time.monotonic() + PATIENCE
         while not (runs := runs_of(store).of_event(sent)) and time.monotonic() < deadline:
             time.sleep(0.02)

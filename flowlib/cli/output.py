@@ -18,6 +18,7 @@ from rich.text import Text
 
 from flowlib.codec import decode, jsonable
 from flowlib.model import Attempt, ErrorInfo, Memo, Run, StepRecord, WaitRecord
+from flowlib.sealed import veiled
 
 PIPED_WIDTH = 200  # where no terminal says how wide it is, nothing that matters is to be cut
 GAP, NARROWEST = "  ", 8  # between columns, and an elastic one of less is of no use
@@ -119,7 +120,7 @@ def step_document(step: StepRecord, memo: Memo | None) -> dict[str, Any]:
         "id": step.id, "kind": step.kind, "status": step.status, "until": iso(step.until), "bytes": step.bytes,
         "origin": step.origin or None, "wait": _wait_document(step.wait),
         "attempts": [_attempt_document(attempt) for attempt in step.attempts],
-        "output": jsonable(decode(memo.value)) if memo is not None and memo.error is None else None,
+        "output": jsonable(decode(memo.value, open=veiled)) if memo is not None and memo.error is None else None,
         "error": error_document(memo.error) if memo is not None else None,
     }  # fmt: skip
 

@@ -14,6 +14,7 @@ from flowlib.codec import decode, jsonable
 from flowlib.journal import id_of
 from flowlib.model import ErrorInfo, HistoryEntry, Memo, Run, StepRecord, WaitRecord
 from flowlib.records import text, unpack_memo
+from flowlib.sealed import veiled
 from flowlib.store import Store
 
 from .connection import connected, find_url, runs_of
@@ -129,7 +130,7 @@ class _Page:
             if step.kind in ("run", "wait"):
                 memo = memos.get(step.id)
                 if memo is not None and memo.error is None:
-                    self._print(("    → ", "dim"), self._cut(_json(decode(memo.value))))
+                    self._print(("    → ", "dim"), self._cut(_json(decode(memo.value, open=veiled))))
 
     def _wait(self, wait: WaitRecord) -> None:
         asked = "" if wait.match == "{}" else f"  match {self._cut(wait.match)}"

@@ -10,7 +10,7 @@
 --        7 its outcome for RQ  8 how long RQ keeps it, s  9 job of the run so far
 --        10 the step's metrics, as observe_step takes them, or nil for a sleep
 --        11 step that must be recorded, or '': of the ones before, whose verdicts are not known yet, the last
---        12 events that it sends: {id, name, data, ts ms (0: now)} each; or nil
+--        12 events that it sends: {id, name, data, ts ms (0: now), meta} each; or nil
 --        further, if the step's job is new: 13 to 15 how the one so far ends, as leave_job takes it  16 how old it is, ms
 --        17 the new job, as put_job takes it
 -- reply  'recorded' | 'suspended' (recorded, and RQ's workers are to take nothing more) | 'fenced'
@@ -42,7 +42,8 @@ else
   end
 end
 for _, event in ipairs(events or {}) do
-  redis.call('XADD', P .. ':events', '*', 'id', event[1], 'name', event[2], 'data', event[3], 'ts', event[4])
+  redis.call('XADD', P .. ':events', '*', 'id', event[1], 'name', event[2], 'data', event[3], 'ts', event[4],
+    unpack(event[5] ~= '' and {'meta', event[5]} or {}))
 end
 note_lines(run, worker, lines)
 note_told(run, entry)

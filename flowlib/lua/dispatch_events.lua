@@ -58,7 +58,7 @@ end
 
 local function start_all(event)
   for _, run in ipairs(event[3]) do
-    local reply = start(app, unpack(run, 1, 14))
+    local reply = start(app, unpack(run, 1, 15))
     replies[#replies + 1] = reply
     local by = run[13] and run[13][3] or ''
     if reply[1] == 1 and by ~= '' then stop_run(reply[2], by) end

@@ -35,7 +35,7 @@ local function decide(schedule, fn, since, tick, missed, gives_way, minds, run)
     later('ticks|' .. fn .. '|overlapping|')
     return ''
   end
-  local begun = start(app, unpack(run))
+  local begun = start(app, unpack(run, 1, 15))
   redis.call('HSET', cron, 'last|' .. schedule, tick)
   if begun[1] == 0 then return '' end -- another schedule of the function ticks at the same time
   later('ticks|' .. fn .. '|started|')

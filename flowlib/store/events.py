@@ -13,7 +13,8 @@ from flowlib.wire import Packed, explain
 
 from .link import Link, for_lua
 
-Sent = tuple[str, str, bytes, int]  # an event: its id, name, data, and ts in ms or 0
+# An event: its id, name, data, ts in ms or 0, and what its middleware has put beside it: JSON, or ""
+Sent = tuple[str, str, bytes, int, str]
 
 
 class EventStore(Link):
@@ -35,15 +36,12 @@ class EventStore(Link):
         return self._pack("dispatch_events", app, for_lua(tuple(events)), key=self.keys.events)
 
     def start(
-        self,
-        fn: Function,
-        run: str,
-        event: tuple[str, str, bytes, int],
-        location: str,
-        spec: JobSpec,
+        self, fn: Function, run: str, event: tuple[str, str, bytes, int], location: str, spec: JobSpec, meta: str = "",
         cancels: Any = None,
-    ) -> Start:
-        """How an event, (id, name, data, ts in ms), starts a run, and which others cancel it, as the script takes them."""
+    ) -> Start:  # fmt: skip
+        """How an event, (id, name, data, ts in ms), starts a run; what is beside the event, and which others cancel the run,
+        as the script takes them.
+        """
         window, retention = int(fn.idempotency.total_seconds() * 1000), int(fn.retention.total_seconds())
         event_id, name, data, ts = event
         bounds = (round((seconds or 0) * 1000) for seconds in (fn.start_timeout, fn.run_timeout))
@@ -61,6 +59,7 @@ class EventStore(Link):
             *bounds,
             cancels,
             int(fn.undoes),
+            meta,
         )
 
     def plan_ticks(

@@ -41,7 +41,14 @@ class Slot:
         self._worker = worker
         self._app = app
         self.engine = Engine(
-            self.store, worker, lease_ms=lease_ms, may_stay=may_stay, driver=driver, line=line, prepare=app.prepare_all
+            self.store,
+            worker,
+            lease_ms=lease_ms,
+            may_stay=may_stay,
+            driver=driver,
+            line=line,
+            prepare=app.prepare_all,
+            hooks=app.hooks,
         )
         self._seen = self._shown = ""  # jobs: the one at the last beat, the last that RQ's registries list
 

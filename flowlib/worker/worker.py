@@ -227,7 +227,7 @@ class FlowWorker(BaseWorker):
             for number in range(self.threads)
         ]  # fmt: skip
         self.dispatcher = Dispatcher(
-            self.app.name, self.app.functions, self.app.location, self.store, self.name, self.lease_ms
+            self.app.name, self.app.functions, self.app.location, self.store, self.name, self.lease_ms, self.app.open
         )
         self.ticks = Ticks(self.app.name, self.app.functions, self.app.location, self.store, self.name)
         self.housekeeper = Housekeeper(

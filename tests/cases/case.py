@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from types import ModuleType
@@ -24,9 +24,10 @@ import pytest
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from flowlib import App, AsyncStep, Event, Run, RunCancelled, RunFailed, Step
+from flowlib import App, AsyncStep, Event, Middleware, Run, RunCancelled, RunFailed, Step
 from flowlib.journal import id_of
 from flowlib.model import HistoryEntry
+from flowlib.runs import Runs
 from flowlib.worker import FlowWorker
 
 PATIENCE = 20.0
@@ -72,6 +73,12 @@ class Case:
         app = vars(self._module)["app"]
         assert isinstance(app, App)
         return app
+
+    def use_middleware(self, middleware: Sequence[Middleware]) -> None:
+        """Before any worker is there."""
+        made = App("made", middleware=middleware)
+        self.app.hooks, self.app.sealing = made.hooks, made.sealing
+        self.app.runs = Runs(lambda: self.app.store, self.app.name, self.app.functions, made.sealing)
 
     # -- declaring ---------------------------------------------------------------------------------------------------
 

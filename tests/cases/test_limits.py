@@ -84,7 +84,9 @@ def test_a_result_of_the_run_over_the_limit_fails_it(case: Case) -> None:
 
     kind, message = error_of(case)
     assert kind == "PayloadError"
-    assert message.endswith("its result of 101 bytes is over the limit of 100 bytes")
+    assert message.endswith(
+        "its result of 101 bytes is over the limit of 100 bytes: store it elsewhere and return where"
+    )
     assert case.ledger == ["called"]
 
 

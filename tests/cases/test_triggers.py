@@ -85,7 +85,7 @@ def test_a_condition_that_raises_starts_nothing_and_is_recorded(case: Case, capl
 
     case.start()
     store = case.app.store
-    store.send_events([("bad", "test", b"\x81\xa3two\x02", 0)])  # as an older producer would have sent it
+    store.send_events([("bad", "test", b"\x81\xa3two\x02", 0, "")])  # as an older producer would have sent it
     until(lambda: case.app.runs.of_event("bad"))
     assert [run.function for run in case.app.runs.list()] == ["other"]
     entries: Any = store.client.xrange(store.keys.refused("case"))

@@ -49,7 +49,7 @@ def busy(desk: Desk) -> Desk:
     desk.store.fire_due()
     asks = replace(desk.function, triggers=(trigger("go", when=lambda event: event.data["key"]),))
     desk.store.join_events("desk")
-    desk.store.send_events([("odd", "go", b"\x80", 0)])
+    desk.store.send_events([("odd", "go", b"\x80", 0, "")])
     dispatcher = Dispatcher("desk", {"errand": asks}, "nowhere:app", desk.store, "anna", idle_ms=0)
     assert dispatcher.dispatch(dispatcher.fresh()) == []
     desk.store.plan_ticks("desk", "anna", ["errand|@daily UTC"], starting=True)

@@ -296,7 +296,7 @@ def test_a_full_redis_refuses_new_runs_and_events_and_keeps_nothing_of_them(smal
     with pytest.raises(OutOfMemoryError):
         small_desk.start("refused")
     with pytest.raises(ServerError, match="full and refuses new work: raise maxmemory; nothing was stored"):
-        small_desk.store.send_events([("id", "go", b"\x80", 0)])
+        small_desk.store.send_events([("id", "go", b"\x80", 0, "")])
     with pytest.raises(OutOfMemoryError):
         small_desk.claim()
     small_desk.store.client.config_set("maxmemory", 0)

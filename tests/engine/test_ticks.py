@@ -357,7 +357,7 @@ def test_a_call_by_hand_starts_the_function_that_it_names_once(clockwork: Clockw
     clockwork.store.join_events(APP)
     dispatcher = Dispatcher(APP, app.functions, "nowhere:app", clockwork.store, "anna", idle_ms=0)
     for data in ({"app": APP, "function": "report"}, {"app": "elsewhere", "function": "report"}, {}, 7):
-        clockwork.store.send_events([(str(data), CRON_EVENT, encode(data), 0)])
+        clockwork.store.send_events([(str(data), CRON_EVENT, encode(data), 0, "")])
     entries = dispatcher.fresh()
     assert len(dispatcher.dispatch(entries)) == 1
     assert dispatcher.dispatch(entries) == []

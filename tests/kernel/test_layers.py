@@ -31,19 +31,19 @@ LAYERS = """
     frame
     asking
     recording parallel
-    held attempt rollback
+    held attempt rollback hooked
     outcome invariants
     store
     records
     wire
     address
     keys cluster
-    board capture deadline loop quiet_loop
+    board capture deadline loop quiet_loop middleware
     declaration
     async_step step
     face timeline
     journal wait
-    server function triggers retry schedule codec shape hints scalar model ulid errors
+    server function triggers retry schedule codec shape hints scalar sealed model ulid errors
 """
 RANK = {name: rank for rank, line in enumerate(LAYERS.strip().splitlines()) for name in line.split()}
 PURE = {name for name, rank in RANK.items() if rank >= RANK["step"]} - {"server"}

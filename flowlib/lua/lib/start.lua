@@ -51,17 +51,19 @@ end
 
 -- A run is {function, event id, event name, event ts ms, event data, run, idempotency window ms, retention s,
 -- location MODULE:APP, job as put_job takes it, ms in which it has to begin and ms in which it has to end (0: none), events
--- that cancel it, as lib/cancel_on.lua has them, or nil, 1 if it may register what undoes its steps}.
+-- that cancel it, as lib/cancel_on.lua has them, or nil, 1 if it may register what undoes its steps, what its middleware has
+-- put beside the event, or ''}.
 -- Returns {1, run} started; {0, run} this event id has started that run before.
 local function start(app, fn, event, name, ts, data, run, window, retention, location, spec, start_ms, run_ms, cancels,
-  undoes)
+  undoes, meta)
   local once = P .. ':once:' .. app .. ':' .. fn .. ':' .. event
   local earlier = redis.call('GET', once)
   if earlier then return {0, earlier} end
   -- The run's id follows from the event's place in the stream, or the tick, so what comes again after the window is known as well.
   if redis.call('EXISTS', run_key(run)) == 1 then return {0, run} end
   redis.call('SET', once, run, 'PX', window)
-  begin_run(app, fn, event, name, ts, data, run, retention, location, spec, start_ms, run_ms, {event = name, id = event})
+  begin_run(app, fn, event, name, ts, data, run, retention, location, spec, start_ms, run_ms, {event = name, id = event},
+    unpack(meta ~= '' and {'meta', meta} or {}))
   if cancels then expect_cancels(app, run, cancels) end
   if undoes == 1 then redis.call('HSET', run_key(run), 'undoes', 1) end
   return {1, run}
