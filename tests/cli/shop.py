@@ -74,3 +74,17 @@ def wait_at_gate() -> None:
     log.info("the gate is closed")
     gate.wait(30)
     log.info("the gate is open")
+
+
+@app.function(on="shop/booked", name="book")
+def book(event: Event[dict[str, str]], step: Step) -> None:
+    step.run("reserve", reserve)
+    step.on_rollback(release)
+    step.wait_for_event("payment", "shop/booking.paid")
+
+
+def reserve() -> None: ...
+
+
+def release() -> None:
+    print("released")

@@ -267,6 +267,17 @@ def test_many_are_counted_first_and_then_cancelled_and_the_others_are_left_alone
     assert check_invariants(at_work.app.store) == []
 
 
+def test_logs_tell_that_a_cancelled_run_undoes_what_it_has_done_first(flow: Flow, at_work: Shop) -> None:
+    event = at_work.app.send(Event("shop/booked", {}))
+    wait_until(lambda: [run.state for run in at_work.app.runs.list(event=event)] == ["waiting"])
+    (run,) = at_work.app.runs.of_event(event)
+    flow("cancel", run, "--reason", "closed")
+    wait_until(lambda: at_work.app.runs.get(run).finished)
+    told = flow("logs", run).out
+    assert "the run is cancelled: closed: what it has done is undone first" in told
+    assert "released" in told.partition("undone first")[2]
+
+
 def test_cancel_as_json(flow: Flow, at_work: Shop) -> None:
     run = at_work.hold()
     assert flow("cancel", "last", "--json").document == {"id": run, "status": "cancelled", "reason": ""}
@@ -275,12 +286,13 @@ def test_cancel_as_json(flow: Flow, at_work: Shop) -> None:
 def test_functions_are_those_that_workers_have_declared(flow: Flow, at_work: Shop) -> None:
     lines = flow("functions").out.splitlines()
     assert [line.split()[:4] for line in lines[1:]] == [
+        ["shop/book", "shop/booked", "flow", "3"],
         ["shop/collect", "shop/bill.sent", "flow", "3"],
         ["shop/fulfil", "shop/order.placed", "flow", "3"],
         ["shop/hold-the-door", "shop/opened", "flow", "3"],
     ]
     described = flow("functions", "--app", "shop", "--json").document
-    assert [function["name"] for function in described] == ["collect", "fulfil", "hold-the-door"]
+    assert [function["name"] for function in described] == ["book", "collect", "fulfil", "hold-the-door"]
     assert flow("functions", "--app", "other", "--json").document == []
 
 
