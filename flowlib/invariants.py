@@ -59,23 +59,13 @@ class Stored:
     def _read(self, store: Store) -> None:
         client = store.client
         keys = sorted({key for prefix in (self.prefix, self.rq) for key in client.scan_iter(f"{prefix}:*", count=1000)})
-        pipe = client.pipeline(transaction=False)
-        for key in keys:
-            pipe.type(key)
-            pipe.pttl(key)
-        replies = pipe.execute()
-        known = zip(keys, replies[::2], replies[1::2], strict=True)
-        found = [(key, kind, ttl) for key, kind, ttl in known if kind != b"none"]  # some have just expired
-        read = {
-            b"string": pipe.get, b"hash": pipe.hgetall, b"list": lambda key: pipe.lrange(key, 0, -1),
-            b"set": pipe.smembers, b"zset": lambda key: pipe.zrange(key, 0, -1, withscores=True), b"stream": pipe.xlen,
-        }  # fmt: skip
-        for key, kind, _ in found:
-            read[kind](key)
-        for (key, kind, ttl), value in zip(found, pipe.execute(), strict=True):
+        for key, (kind, ttl, value) in zip(keys, store.read_keys(keys), strict=True):
+            if kind == b"none":
+                continue  # it has just expired
             name = key.decode()
-            history = name.startswith(f"{self.prefix}:history:")
-            self.values[name] = value if history else _readable(dict(value) if kind == b"zset" else value)
+            if kind in (b"hash", b"zset"):
+                value = dict(zip(value[::2], map(float, value[1::2]) if kind == b"zset" else value[1::2], strict=True))
+            self.values[name] = value if name.startswith(f"{self.prefix}:history:") else _readable(value)
             if ttl >= 0:
                 self.expiring.add(name)
 

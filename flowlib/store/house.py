@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from flowlib.function import Function, heard_by
 from flowlib.records import JobSpec, Lease, text
+from flowlib.wire import script
 
 from .link import Link
 
@@ -99,3 +100,12 @@ class HouseStore(Link):
             queue = cast(bytes | None, client.hget(keys.rq_job(text(composite).partition(":")[0]), "origin"))
             if queue is not None:
                 client.zadd(keys.ordinary(text(queue)), {composite: 0}, xx=True)
+
+    def read_keys(self, keys: Sequence[bytes], at_once: int = 200) -> Iterator[tuple[bytes, int, Any]]:
+        """The type of each, the ms until it expires or -1, and its value as Redis gives it to scripts.
+
+        Also while writing is paused: then no script can be loaded, so it comes along.
+        """
+        source, head = script("read_keys").source, (self.keys.leases, self.keys.prefix, self.keys.rq)
+        for start in range(0, len(keys), at_once):
+            yield from cast(list[Any], self.client.eval(source, 1, *head, *keys[start : start + at_once]))  # type: ignore[arg-type]

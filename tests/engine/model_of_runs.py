@@ -27,7 +27,8 @@ class Held(NamedTuple):
     run: str
     at: str  # the run's job, as far as Redis knows
     step: str
-    recorded: str  # the step that must be recorded, or ''
+    recorded: bool  # the step of that job is, which has ended with it
+    after: str  # the memo that must be there, or ''
     attempt: int = 1
     losses: int = 0
 
@@ -50,6 +51,23 @@ class Job:
     failed_by: str = ""
 
 
+class Wish(NamedTuple):
+    """What a run may wait for: an event of that name, and of that `kind` (None: of any)."""
+
+    name: str
+    kind: str | None = None
+    asks: bool = False  # then the function is asked, and takes only what is good
+    looks_back: bool = False
+
+
+class Wait(NamedTuple):
+    """A wish that is registered: an event finds it."""
+
+    wish: Wish
+    since: int  # how many events there had been
+    asks: bool
+
+
 @dataclass
 class Run:
     job: str
@@ -60,6 +78,8 @@ class Run:
     attempt: int = 1
     due: int = 0  # 0: it waits for no time
     memos: dict[str, str] = field(default_factory=dict)
+    bytes: int = 0
+    asks: tuple[str, int, int] = ("", 0, 0)  # the wait at which its function was asked, its time, how far it had looked
     left_by: str = ""  # the lease under which it was chained or finished last
     cancelled: tuple[str, ...] = ()  # the token, and what was replied to it
 
@@ -75,6 +95,8 @@ class Model:
         self.timers: dict[str, int] = {}
         self.leases: dict[str, int] = {}
         self.claims: dict[str, str] = {}  # worker -> the last lease that it claimed
+        self.waits: dict[str, Wait] = {}
+        self.memo_bytes = 0  # of all runs, however often their bytes are told anew
         self.suspended = False
         self._to_come = count(FUTURE)
 
@@ -121,7 +143,9 @@ class Model:
             self.leases[lease] = next(self._to_come)
             job.status, job.lease, job.worker = "started", lease, worker
             run.due, run.state = 0, "running"
-        return name, job.step, job.attempt, job.calls, job.losses, dict(run.memos)
+            self.waits.pop(name, None)  # its time is over: no event decides any more
+        step, until, looked = run.asks
+        return name, job.step, job.attempt, job.calls, job.losses, dict(run.memos), (step, until < FUTURE, looked)
 
     def commit(self, held: Held, memo: str, new: bool, kind: str, after: str) -> str:
         """The first write wins (I1). `new`: Redis hears of the step's job only now that it is over."""
@@ -132,26 +156,32 @@ class Model:
             return UNRECORDED
         if held.step in run.memos:
             return "recorded"
-        run.memos[held.step] = memo
+        run.bytes = self.record(run, held.step, memo)
         if new:
-            self._leave(held)
-            self._put(name, Job(held.run, held.step, kind, "finished", lease=held.lease, worker=held.worker))
+            self.leave(held)
+            self.put(name, Job(held.run, held.step, kind, "finished", lease=held.lease, worker=held.worker))
             run.job, run.step, run.kind, run.attempt = name, held.step, kind, 1
         else:
-            self._job(held.at).status = "finished"
+            self.job_at(held.at).status = "finished"
         return "suspended" if self.suspended else "recorded"
+
+    def record(self, run: Run, key: str, memo: str) -> int:
+        """Its bytes; a byte says what it is."""
+        run.memos[key] = memo
+        self.memo_bytes += len(memo) + 1
+        return len(memo) + 1
 
     def place(self, held: Held, to: str) -> str:
         """On to the next job under the same lease."""
         run, name = self.runs[held.run], job_id(held.run, to)
         if held.lease not in self.leases:
             return FENCED
-        if held.recorded and held.recorded not in run.memos:
+        if held.after and held.after not in run.memos:
             return UNRECORDED
         if run.job == name or to in run.memos:
             return "placed"
-        self._leave(held)
-        self._put(name, Job(held.run, to, RUN, "started", 1, 1, held.losses, held.lease, held.worker))
+        self.leave(held)
+        self.put(name, Job(held.run, to, RUN, "started", 1, 1, held.losses, held.lease, held.worker))
         run.job, run.step, run.kind, run.attempt, run.due = name, to, RUN, 1, 0
         return "placed"
 
@@ -161,31 +191,31 @@ class Model:
         verdict = "scheduled" if kind == SLEEP else "queued"
         if held.lease not in self.leases:
             return verdict if run.left_by == held.lease else FENCED
-        if held.recorded and held.recorded not in run.memos:
+        if held.after and held.after not in run.memos:
             return UNRECORDED
         del self.leases[held.lease]
-        self._leave(held)
-        self._put(name, Job(held.run, to, kind))
+        self.leave(held)
+        self.put(name, Job(held.run, to, kind))
         run.job, run.step, run.kind, run.attempt, run.due, run.left_by = name, to, kind, 1, 0, held.lease
         if kind == SLEEP:
-            run.state, run.due = "sleeping", self._schedule(name)
+            run.state, run.due = "sleeping", self.schedule(name)
         else:
             run.state = "queued"
             self.queue.append(name)
         return verdict
 
-    def _leave(self, held: Held) -> None:
+    def leave(self, held: Held) -> None:
         """A job that was not recorded ends as it is left: the first one, or one that asked for another step."""
         if not held.recorded:
-            self._job(held.at).status = "finished" if held.at == held.run else "canceled"
+            self.job_at(held.at).status = "finished" if held.at == held.run else "canceled"
 
     def fail(self, held: Held, level: str, delay: bool) -> str:
-        job, run = self._job(held.at), self.runs[held.run]
+        job, run = self.job_at(held.at), self.runs[held.run]
         if job.failed_by == held.exec:
             return "retrying"
         if held.lease not in self.leases:
             return FENCED
-        if held.recorded and held.recorded not in run.memos:
+        if held.after and held.after not in run.memos:
             return UNRECORDED
         del self.leases[held.lease]
         job.failed_by = held.exec
@@ -193,20 +223,20 @@ class Model:
             job.attempt = run.attempt = held.attempt + 1
         else:
             job.calls, run.attempt = held.attempt + 1, 1
-        run.state, run.due = ("retrying", self._schedule(held.at)) if delay else ("queued", 1)
+        run.state, run.due = ("retrying", self.schedule(held.at)) if delay else ("queued", 1)
         if not delay:
-            self._enqueue(held.at, front=False)
+            self.enqueue(held.at, front=False)
         return "retrying"
 
     def finish(self, held: Held) -> str:
         run = self.runs[held.run]
         if held.lease not in self.leases:
             return "finished" if run.left_by == held.lease else FENCED
-        if held.recorded and held.recorded not in run.memos:
+        if held.after and held.after not in run.memos:
             return UNRECORDED
         del self.leases[held.lease]
         if not held.recorded:
-            self._job(held.at).status = "failed"
+            self.job_at(held.at).status = "failed"
         run.status, run.state, run.due, run.left_by = "completed", "", 0, held.lease
         return "finished"
 
@@ -215,9 +245,9 @@ class Model:
             return FENCED
         del self.leases[held.lease]
         if delay:
-            self._schedule(held.at)
+            self.schedule(held.at)
         else:
-            self._enqueue(held.at)
+            self.enqueue(held.at)
         self.runs[held.run].state = "queued"
         return "released"
 
@@ -237,7 +267,8 @@ class Model:
         if run.status != "running":
             return "ended", run.status
         job, worker = self.jobs.get(run.job), ""
-        self._take_away(run.job)
+        self.take_away(run.job)
+        self.waits.pop(run.job, None)
         if job is None:
             for lease in [lease for lease in self.leases if lease[:26] == name]:
                 del self.leases[lease]
@@ -263,8 +294,8 @@ class Model:
             del self.leases[lease]
             if job is not None and job.lease == lease and run.status == "running":
                 reaped.append((run.job, job.worker))
-                self._take_away(run.job)
-                self._enqueue(run.job)
+                self.take_away(run.job)
+                self.enqueue(run.job)
                 job.losses += not blameless
                 run.state = "queued"
         return reaped
@@ -275,7 +306,7 @@ class Model:
             del self.timers[name]
             job = self.jobs.get(name)
             if job and job.status == "scheduled" and self.runs[job.run].job == name:
-                self._enqueue(name)
+                self.enqueue(name)
                 self.runs[job.run].state = "queued"
         return len(due)
 
@@ -286,21 +317,20 @@ class Model:
             return False
         if run.job not in self.jobs and any(lease[:26] == name for lease in self.leases):
             return False  # whose it is cannot be told any more: that lease runs out first
-        self._take_away(run.job)
+        self.take_away(run.job)
         if run.job not in self.jobs:
-            self._put(run.job, Job(name, run.step, run.kind, attempt=run.attempt))
+            self.put(run.job, Job(name, run.step, run.kind, attempt=run.attempt))
         if run.due >= FUTURE:
-            self._schedule(run.job)
-            self.timers[run.job] = run.due
+            self.schedule(run.job, run.due)
         else:
-            self._enqueue(run.job)
+            self.enqueue(run.job)
             run.state = "queued"
         return True
 
     # -- what RQ's tools do: they know of no lease, and of no timer of ours --------------------------------------------
 
     def lose(self, name: str) -> None:
-        self._take_away(name)
+        self.take_away(name)
 
     def delete(self, name: str) -> None:
         self.queue = [each for each in self.queue if each != name]
@@ -328,24 +358,25 @@ class Model:
         )
         return name in self.jobs and ("lease" in self.places(name) or where in self.places(name))
 
-    def _job(self, name: str) -> Job:
+    def job_at(self, name: str) -> Job:
         return self.jobs.get(name) or self.remains.setdefault(name, Job("", ""))
 
-    def _put(self, name: str, job: Job) -> None:
+    def put(self, name: str, job: Job) -> None:
         self.jobs[name] = job
         self.remains.pop(name, None)
 
-    def _enqueue(self, name: str, front: bool = True) -> None:
-        job = self._job(name)
+    def enqueue(self, name: str, front: bool = True) -> None:
+        job = self.job_at(name)
         job.status, job.worker = "queued", ""
         self.queue.insert(0 if front else len(self.queue), name)
 
-    def _schedule(self, name: str) -> int:
-        job = self._job(name)
+    def schedule(self, name: str, at: int = 0) -> int:
+        """For a time to come, unless it is said for which."""
+        job = self.job_at(name)
         job.status, job.worker = "scheduled", ""
-        self.timers[name] = next(self._to_come)
+        self.timers[name] = at or next(self._to_come)
         return self.timers[name]
 
-    def _take_away(self, name: str) -> None:
+    def take_away(self, name: str) -> None:
         self.timers.pop(name, None)
         self.queue = [each for each in self.queue if each != name]

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from flowlib.journal import ENTRY, RUN, SLEEP
+from flowlib.journal import ENTRY, RUN, SLEEP, WAIT
 from flowlib.outcome import job_id
 
-from .model_of_runs import FENCED, Held
+from .model_of_events import WISHES
+from .model_of_runs import FENCED, Held, Wish
 
 STEPS = tuple(f"1:{name}" for name in "abcdefgh")
 Call = tuple[Any, ...]  # a transition's name and its arguments
@@ -22,6 +23,16 @@ Call = tuple[Any, ...]  # a transition's name and its arguments
 class Frame:
     """A run on a worker."""
 
+    all_acts: ClassVar[dict[str, Callable[[Frame], bool]]] = {
+        "place": lambda frame: not frame.placed,
+        "commit": lambda frame: frame.in_body,
+        "chain": lambda frame: (
+            frame.placed and frame.next != ""
+        ),  # also from a step that was not run: another is asked for
+        "fail": lambda frame: frame.placed and (frame.settled or frame.kind == RUN),
+        "finish": lambda frame: frame.placed,
+        "release": lambda frame: frame.placed,
+    }
     worker: str
     exec: str
     claimed: str
@@ -35,6 +46,11 @@ class Frame:
     before: str = ""  # the recorded step before one that is not placed
     kind: str = RUN
     told: list[Call] = field(default_factory=list)  # the last memos, whose verdicts it does not know
+    asks: tuple[str, bool, int] = (
+        "",
+        True,
+        0,
+    )  # the wait at which its function was asked, is its time over, how far looked
 
     @property
     def recorded(self) -> bool:
@@ -53,11 +69,23 @@ class Frame:
     def next(self) -> str:
         return next((step for step in STEPS if step not in self.memos and step != self.step), "")
 
+    @property
+    def to_hear(self) -> str:
+        """The step at which it may wait: at its own, if it has come back to ask, and else at the next."""
+        return self.step if self.in_body and self.kind == WAIT and self.asks[0] == self.step else self.next
+
     def held(self) -> Held:
-        recorded = self.before if not self.placed else self.step if self.recorded else ""
+        last = self.before if not self.placed else self.step if self.recorded else ""
         return Held(
-            self.worker, self.exec, self.claimed, self.claimed[:26], self.at, self.step, recorded, self.attempt, self.losses
+            self.worker, self.exec, self.claimed, self.claimed[:26], self.at, self.step, last != "", self._told or last,
+            self.attempt, self.losses,
         )  # fmt: skip
+
+    @property
+    def _told(self) -> str:
+        """The key of the last memo of those whose verdicts it does not know."""
+        act, held, *more = self.told[-1] if self.told else ("", None)
+        return "" if held is None else more[0] if act == "note" else held.step
 
     def go_on(self) -> None:
         """In place to the next step; Redis hears of it later."""
@@ -66,7 +94,7 @@ class Frame:
 
     def acts(self) -> list[str]:
         """What it may say now."""
-        return [act for act, fits in ACTS.items() if fits(self)]
+        return [act for act, fits in self.all_acts.items() if fits(self)]
 
     def call(self, act: str, later: bool = False, memo: str = "") -> Call:
         """`later`: the next step is a sleep, a failed or released job waits for a time."""
@@ -75,8 +103,7 @@ class Frame:
             case "place":
                 return act, held, self.step
             case "commit":
-                after = self.told[-1][1].step if self.told else ""
-                return act, held, memo or f'"{self.worker} {self.exec}"', not self.placed, self.kind, after
+                return act, held, memo or f'"{self.worker} {self.exec}"', not self.placed, self.kind, self._told
             case "chain":
                 return act, held, self.next, SLEEP if later else RUN
             case "fail":
@@ -87,11 +114,11 @@ class Frame:
             case _:
                 return act, held
 
-    def tell(self) -> Call:
+    def tell(self, act: str = "commit") -> Call:
         """Its memo; the verdict on it is not awaited."""
-        call = self.call("commit")
+        call = self.call(act)
         self.told.append(call)
-        self.hear("commit", "")
+        self.hear(act, "")
         return call
 
     def hear(self, act: str, verdict: str) -> bool:
@@ -106,11 +133,42 @@ class Frame:
         return act in ("commit", "place")
 
 
-ACTS: dict[str, Callable[[Frame], bool]] = {
-    "place": lambda frame: not frame.placed,
-    "commit": lambda frame: frame.in_body,
-    "chain": lambda frame: frame.placed and frame.next != "",  # also from a step that was not run: another is asked for
-    "fail": lambda frame: frame.placed and (frame.settled or frame.kind == RUN),
-    "finish": lambda frame: frame.placed,
-    "release": lambda frame: frame.placed,
-}
+class FrameWithEvents(Frame):
+    """It may also wait for an event, and ask for values."""
+
+    all_acts: ClassVar[dict[str, Callable[[Frame], bool]]] = {
+        **Frame.all_acts,
+        "listen": lambda frame: frame.placed and frame.to_hear != "",
+        "note": lambda frame: True,
+    }
+
+    @property
+    def wish(self) -> Wish:
+        return WISHES[(STEPS.index(self.to_hear) + 3 * int(self.claimed[:26])) % len(WISHES)]
+
+    @property
+    def looked(self) -> int | None:
+        """Up to which event, the last time; None: it does not look back."""
+        step, _, looked = self.asks
+        return looked if step == self.to_hear else 0 if self.wish.looks_back else None
+
+    def call(self, act: str, later: bool = False, memo: str = "") -> Call:
+        match act:
+            case "listen":
+                return self.listen(self.looked, None)
+            case "note":
+                count = sum(key.startswith("=") for key in self.memos) + 1
+                return act, self.held(), f"=uuid:{count}", f'"{self.worker} {count}"', self._told
+            case _:
+                return super().call(act, later, memo)
+
+    def listen(self, looked: int | None, found: int | None) -> Call:
+        """`looked` up to that event, and `found` one."""
+        is_over = self.asks[1] if self.asks[0] == self.to_hear else None
+        return "listen", self.held(), self.to_hear, self.wish, looked, found, is_over
+
+    def hear(self, act: str, verdict: str) -> bool:
+        if verdict != FENCED and act == "note":
+            self.memos.add(f"=uuid:{sum(key.startswith('=') for key in self.memos) + 1}")
+            return True
+        return super().hear(act, verdict) or verdict in ("behind", "over")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgpack
+
 from flowlib.codec import encode
-from flowlib.journal import RUN, SLEEP
+from flowlib.journal import BODILESS, RUN, SLEEP
 from flowlib.model import Memo
 from flowlib.outcome import NOTHING, SUPERSEDED, make_job, of_error
-from flowlib.records import Claim, End, JobSpec, Lease, pack_memo
+from flowlib.records import Claim, End, JobSpec, Lease, pack_memo, read_asks
 from flowlib.testing import Stored
 
 from .conftest import ENDED, ERROR, LEFT, LOCATION, Desk
@@ -21,6 +23,7 @@ LONG = 3_600_000  # ms: nothing runs out by itself within an example
 class Scripts:
     def __init__(self, desk: Desk) -> None:
         self.desk, self.store, self.client = desk, desk.store, desk.store.client
+        self.ids: list[str] = []  # of all events so far
         self.store._call("name_label", "desk", "errand", LABEL, key=self.store.keys.metrics("desk"))
 
     # -- transitions -------------------------------------------------------------------------------------------------
@@ -33,45 +36,61 @@ class Scripts:
         if not isinstance(claim, Claim):
             return claim
         memos = {step: memo.value.decode() for step, memo in claim.memos.items()}
-        return claim.lease.job, claim.step, claim.attempt, claim.calls, claim.losses, memos
+        return claim.lease.job, claim.step, claim.attempt, claim.calls, claim.losses, memos, self._asks(claim)
+
+    def _asks(self, claim: Claim) -> tuple[str, bool, int]:
+        step, until, looked = read_asks(claim.record.get("asks")) or ("", 0, "0-0")
+        return step, until < self.client.time()[0] * 1000, self.number(looked)
+
+    def set_asks(self, name: str, asks: tuple[str, int, int]) -> None:
+        step, until, looked = asks
+        packed = msgpack.packb((step, until, self.id(looked)))
+        self.client.hset(self.store.keys.run(name), "asks", packed)
+
+    def id(self, number: int) -> str:
+        return self.ids[number - 1] if number else "0-0"
+
+    def number(self, id: str) -> int:
+        """Of that event: the first is 1."""
+        return 0 if id == "0-0" else self.ids.index(id) + 1
 
     def commit(self, held: Held, memo: str, new: bool, kind: str, after: str) -> str:
         packed = pack_memo(Memo(memo.encode()))
-        more: dict[str, Any] = {"spec": _spec(held, held.step, kind), "left": _left(held)} if new else {}
+        more: dict[str, Any] = {"spec": spec_of(held, held.step, kind), "left": left_of(held)} if new else {}
         command = self.store.commit_step(
-            _lease(held), held.at, held.step, packed, ENDED, total=len(packed), attempt=held.attempt, outcome="ok",
-            seconds=None if kind == SLEEP else 0.01, label=LABEL, lines=b"",
+            lease_of(held), held.at, held.step, packed, ENDED, total=len(packed), attempt=held.attempt, outcome="ok",
+            seconds=None if kind in BODILESS else 0.01, label=LABEL, lines=b"",
             after=after, **more,
         )  # fmt: skip
         return self.desk.verdict_on(command)
 
     def place(self, held: Held, to: str) -> str:
-        spec = _spec(held, to, RUN)
+        spec = spec_of(held, to, RUN)
         return self.store.place_job(
-            _lease(held), held.at, held.recorded, _left(held), spec, age_ms=0, losses=held.losses
+            lease_of(held), held.at, held.after, left_of(held), spec, age_ms=0, losses=held.losses
         )
 
     def chain(self, held: Held, to: str, kind: str) -> str:
-        spec, sleep_ms = _spec(held, to, kind), str(LONG) if kind == SLEEP else ""
-        return self.store.chain_job(_lease(held), held.at, held.recorded, _left(held), spec, sleep_ms=sleep_ms)
+        spec, sleep_ms = spec_of(held, to, kind), str(LONG) if kind == SLEEP else ""
+        return self.store.chain_job(lease_of(held), held.at, held.after, left_of(held), spec, sleep_ms=sleep_ms)
 
     def fail(self, held: Held, level: str, delay: bool) -> str:
         return self.store.fail_attempt(
-            _lease(held), held.at, held.step, ERROR, level=level, attempt=held.attempt, delay_ms=delay * LONG,
-            outcome="retry", seconds=0.01, label=LABEL, lines=b"", recorded=held.recorded,
+            lease_of(held), held.at, held.step, ERROR, level=level, attempt=held.attempt, delay_ms=delay * LONG,
+            outcome="retry", seconds=0.01, label=LABEL, lines=b"", recorded=held.after,
         )  # fmt: skip
 
     def finish(self, held: Held) -> str:
         ended = LEFT if held.recorded else of_error(ERROR)
         result = encode("done", where="result")
-        command = self.store.finish_run(_lease(held), held.at, held.recorded, ended, "completed", result=result)
+        command = self.store.finish_run(lease_of(held), held.at, held.after, ended, "completed", result=result)
         return self.desk.verdict_on(command)
 
     def release(self, held: Held, delay: bool) -> str:
-        return self.store.release_job(_lease(held), "shutdown", job=held.at, delay_ms=delay * LONG)
+        return self.store.release_job(lease_of(held), "shutdown", job=held.at, delay_ms=delay * LONG)
 
     def show(self, held: Held) -> None:
-        self.store.show_job(_lease(held), held.at)
+        self.store.show_job(lease_of(held), held.at)
 
     def renew(self, leases: list[str]) -> list[str]:
         return self.store.renew_leases("", LONG, 60, leases)[1]
@@ -110,15 +129,15 @@ class Scripts:
         self.client.rpush("rq:queue:flow", name)
 
 
-def _lease(held: Held) -> Lease:
+def lease_of(held: Held) -> Lease:
     return Lease(held.worker, held.exec, held.claimed, held.run, "desk", "errand", "flow")
 
 
-def _spec(held: Held, step: str, kind: str) -> JobSpec:
+def spec_of(held: Held, step: str, kind: str) -> JobSpec:
     return make_job("desk", "errand", held.run, LOCATION, step, kind, None, "flow")
 
 
-def _left(held: Held) -> End:
+def left_of(held: Held) -> End:
     if held.recorded:
         return LEFT
     return NOTHING if held.at == held.run else SUPERSEDED
@@ -131,6 +150,7 @@ def differences(model: Model, stored: Stored) -> list[str]:
         "queue": (model.queue, queue),
         "timers": (set(model.timers), set(stored.timers)),
         "leases": (set(model.leases), set(stored.leases)),
+        "memo bytes": (model.memo_bytes, int(keys.get("flow:metrics:desk", {}).get("memo_bytes|errand||", 0))),
         "runs": (set(model.runs), set(stored.runs)),
         "jobs": (set(), stored.jobs.keys() - model.jobs.keys()),
         "unfinished": (
@@ -140,8 +160,8 @@ def differences(model: Model, stored: Stored) -> list[str]:
     }
     for name, run in model.runs.items():
         told = stored.runs[name]
-        said = run.status, run.state, run.job, run.step, run.kind, str(run.attempt), run.due > 0
-        heard = *(told[f] for f in ("status", "state", "job", "step", "kind", "attempt")), told["due"] != ""
+        said = run.status, run.state, run.job, run.step, run.kind, str(run.attempt), str(run.bytes), run.due > 0
+        heard = *(told[f] for f in ("status", "state", "job", "step", "kind", "attempt", "bytes")), told["due"] != ""
         pairs[f"run {name}"] = said, heard
         memos = {step: f"v{memo}" for step, memo in run.memos.items()}
         pairs[f"memos of {name}"] = memos, keys.get(f"flow:memo:{name}", {})
