@@ -26,8 +26,9 @@ from tests import access
 from .fleet import CommandProcess, Forked, WorkerProcess
 from .mixture import ASIDE, STORMY_KINDS
 from .proxy import DOWN, UP, Proxy
+from .stormy import SCHEDULE, TICKING
 
-APP = "tests.crash.mixture:app"
+APP = "tests.crash.stormy:app"
 LEASE = 1.0  # seconds
 SETTLING = 90.0  # that the runs get to end once nobody is struck any more; a lease that a stock worker has lasts ten
 # How often each kind of blow falls, in comparison.
@@ -268,16 +269,27 @@ class Storm:
                 self._resume(pause)
         if self.forgotten:  # a producer that cannot trust its server sends again
             self.app.send([_event(event) for event in self.events])
-        deadline = time.monotonic() + SETTLING
+        deadline, over = time.monotonic() + SETTLING, 1000 * time.time()
         expected = len(self.events) + sum(_event(event).name in ("telling", "asking") for event in self.events)
-        while time.monotonic() < deadline and self._ended() < expected:
+        self._tend_until(lambda: self._ended() >= expected and self._ticked() >= over, deadline)
+        self.store.pause_cron("mixture", TICKING, True)  # else there is always a tick whose run has just begun
+        self._tend_until(lambda: not self.store.client.zcard(self.store.keys.active("mixture")), deadline)
+
+    def _tend_until(self, condition: Callable[[], bool], deadline: float) -> None:
+        while time.monotonic() < deadline and not condition():
             self._tend()
             time.sleep(0.1)
 
     def _ended(self) -> int:
-        keys = self.store.keys
-        started, active = (self.store.client.zcard(key) for key in (keys.runs("mixture"), keys.active("mixture")))
-        return int(started) - int(active)
+        """Runs, but for those that cron has started."""
+        counted: Any = self.store.client.hgetall(self.store.keys.metrics("mixture"))
+        ended = {name.decode(): int(value) for name, value in counted.items() if name.startswith(b"runs_finished|")}
+        return sum(value for name, value in ended.items() if f"|{TICKING}|" not in name)
+
+    def _ticked(self) -> float:
+        """Up to when all ticks have started their runs, in ms."""
+        found: Any = self.store.client.hget(self.store.keys.cron("mixture"), f"upto|{SCHEDULE}")
+        return float(found or 0)
 
     def _end(self) -> None:
         for member in self._members:

@@ -25,7 +25,7 @@ EVENTS = 20.0  # a second
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_no_run_is_lost_when_redis_and_workers_are_struck_under_load(tmp_path: Path) -> None:
-    """BEHAVIOURS 146, 142, 143, 40; I1 to I7."""
+    """BEHAVIOURS 146, 142, 143, 121, 40; I1 to I7."""
     endure(tmp_path, "always", seconds=7, stock=False)
 
 
@@ -33,7 +33,7 @@ def test_no_run_is_lost_when_redis_and_workers_are_struck_under_load(tmp_path: P
 @pytest.mark.timeout(SECONDS + SETTLING + 300)
 @pytest.mark.parametrize(("fsync", "stock"), [("always", False), ("everysec", False), ("everysec", True)])
 def test_no_run_is_lost_in_a_long_storm(tmp_path: Path, fsync: str, stock: bool) -> None:
-    """BEHAVIOURS 146, 142, 143, 40; with stock workers of RQ's among them 144, 145; I1 to I7."""
+    """BEHAVIOURS 146, 142, 143, 121, 40; with stock workers of RQ's among them 144, 145; I1 to I7."""
     endure(tmp_path, fsync, SECONDS / 3, stock)
 
 

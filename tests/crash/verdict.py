@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import cached_property
 from statistics import quantiles
 
@@ -19,6 +20,7 @@ from flowlib.testing import check_invariants
 
 from .ledger import END, RAISED, START, Ledger, Line
 from .storm import LEASE, Storm, Struck
+from .stormy import STEP, TICKING, run_of
 
 TICK = 0.001  # seconds; the server tells its time in milliseconds
 
@@ -26,7 +28,7 @@ TICK = 0.001  # seconds; the server tells its time in milliseconds
 class Verdict:
     def __init__(self, storm: Storm) -> None:
         self.storm = storm
-        self.runs: list[Run] = storm.app.runs.list(limit=2 * len(storm.events))
+        self.runs: list[Run] = storm.app.runs.list(limit=None)
         self.lines = Ledger(storm.notes).lines()
         self.histories = {run.id: storm.app.runs.history(run.id) for run in self.runs}
         self.recorded = {
@@ -51,12 +53,27 @@ class Verdict:
             *(self._told(run) for run in self.runs if (run.status, run.result) != ("completed", 4)),
         ]
 
+    @cached_property
+    def ticks(self) -> list[str]:
+        """What is wrong with them: from the first to the last, each second has one run, which the ledger knows, too."""
+        ticks = sorted(run.event.ts for run in self.runs if run.function == TICKING)
+        seconds = range(int((ticks[-1] - ticks[0]).total_seconds()) + 1)
+        due = {run_of(tick): tick for tick in (ticks[0] + timedelta(seconds=each) for each in seconds)}
+        started = Counter(run.id for run in self.runs if run.function == TICKING)
+        done = {line.run for line in self.lines if (line.word, line.step) == (END, STEP)}
+        return [
+            *(f"tick {tick} has started {started[run]} runs" for run, tick in due.items() if started[run] != 1),
+            *(f"tick {tick}: its run {run} was not run" for run, tick in due.items() if run not in done),
+            *(f"run {run} is of no tick" for run in (started.keys() | done) - due.keys()),
+        ]
+
     @property
     def faults(self) -> list[str]:
         return [
             *self.storm.faults,
             *check_invariants(self.storm.store),
             *self.lost,
+            *self.ticks,
             *(
                 f"recorded at {self._at(line):.6f}, and started again: {line}: {self._story(line.run)}"
                 for line in self.again
@@ -76,6 +93,8 @@ class Verdict:
             "blows": f"{_listed(storm.blows)}; {past} paused past their lease; {storm.cuts} connections cut by bytes",
             "processes killed": _listed(killed),
             "lost runs": len(self.lost),
+            "ticks": sum(run.function == TICKING for run in self.runs),
+            "lost ticks, or of several runs": len(self.ticks),
             "recorded steps started again": len(self.again),
             "started, and dropped, by a worker that was paused past its lease": len(self.after_a_pause),
             "kills after which Redis had forgotten what it had confirmed": storm.forgotten,
