@@ -16,7 +16,7 @@ local known = redis.call('HMGET', key, slot, 'state')
 local earlier = known[1]
 if earlier and exec_of(earlier) == exec and is_held(earlier) then
   local job = look_at(string.match(earlier, '^[^:]+'))
-  return take_job(job, worker, exec, lease_ms) or 'idle' -- its sender has gone on in place
+  return job.run and take_job(job, worker, exec, lease_ms) or 'idle' -- its sender has gone on in place, or it was deleted
 end
 for q = 9, #ARGV do
   local list = R .. ':queue:' .. ARGV[q]

@@ -58,7 +58,7 @@ class ModelWithEvents(Model):
         if after and after not in run.memos:
             return UNRECORDED
         if key not in run.memos:
-            run.bytes = self.record(run, key, memo)
+            run.bytes += self.record(run, key, memo)
         return "recorded"
 
     def find(self, name: str, after: int, at_most: int) -> tuple[int, bool, list[int]]:

@@ -156,7 +156,7 @@ class Model:
             return UNRECORDED
         if held.step in run.memos:
             return "recorded"
-        run.bytes = self.record(run, held.step, memo)
+        run.bytes = self.record(run, held.step, memo)  # its worker says how many there are: here, of this one
         if new:
             self.leave(held)
             self.put(name, Job(held.run, held.step, kind, "finished", lease=held.lease, worker=held.worker))
@@ -166,7 +166,7 @@ class Model:
         return "suspended" if self.suspended else "recorded"
 
     def record(self, run: Run, key: str, memo: str) -> int:
-        """Its bytes; a byte says what it is."""
+        """Its bytes; one of them says what it is."""
         run.memos[key] = memo
         self.memo_bytes += len(memo) + 1
         return len(memo) + 1

@@ -33,7 +33,7 @@ class ScriptsWithEvents(Scripts):
 
     def note(self, held: Held, key: str, memo: str, after: str) -> str:
         packed = pack_memo(Memo(memo.encode()))
-        return self.desk.verdict_on(self.store.note_value(lease_of(held), key, packed, len(packed), after))
+        return self.desk.verdict_on(self.store.note_value(lease_of(held), key, packed, after))
 
     def find(self, name: str, after: int, at_most: int) -> tuple[int, bool, list[int]]:
         looked, more, found = self.store.find_events(name, self.id(after), at_most)

@@ -129,10 +129,12 @@ class Machine(RuleBasedStateMachine):
         self._plan(worker, starting=True)
 
     @precondition(lambda self: self.versions)
-    @rule(worker=st.sampled_from(WORKERS))
-    def look(self, worker: str) -> None:
-        if worker in self.versions:
-            self._plan(worker, starting=False)
+    @rule(number=st.integers(0, 5))
+    def look(self, number: int) -> None:
+        self._plan(self._worker(number), starting=False)
+
+    def _worker(self, number: int) -> str:
+        return sorted(self.versions)[number % len(self.versions)]
 
     def _plan(self, worker: str, starting: bool) -> None:
         new = self.model.plan(worker, self.versions[worker], starting)
@@ -145,15 +147,19 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.plans)
     @rule(
-        worker=st.sampled_from(WORKERS),
+        number=st.integers(0, 5),
+        fresh=st.sampled_from([True, True, False]),
         which=st.integers(0, 2),
         many=st.integers(1, 3),
         missed=st.integers(0, 2),
         starts=st.sampled_from([True, True, True, False]),
     )
-    def decide(self, worker: str, which: int, many: int, missed: int, starts: bool) -> None:
-        """By what it has seen, which may be long ago: some ticks of a schedule, each upon the one before."""
-        schedules = self.versions.get(worker)
+    def decide(self, number: int, fresh: bool, which: int, many: int, missed: int, starts: bool) -> None:
+        """By what it sees now, or has seen long ago: some ticks of a schedule, each upon the one before."""
+        worker = self._worker(number)
+        if fresh:
+            self._plan(worker, starting=False)
+        schedules = self.versions[worker]
         if not schedules or (upto := self.plans[worker].get(f"upto|{schedules[which]}")) is None:
             return
         schedule, first = schedules[which], int(float(upto)) // 1000 + 1
