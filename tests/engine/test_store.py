@@ -123,6 +123,15 @@ def test_a_claim_that_comes_again_after_its_lease_was_lost_takes_what_is_there(d
     assert desk.faults() == []
 
 
+def test_a_claim_that_comes_again_when_its_job_has_been_deleted_finds_nothing(desk: Desk) -> None:
+    desk.start()
+    store, again = desk.store, ("anna", "exec-1", 60_000, "desk", ["flow"])
+    claim = store.claim_job(*again)
+    assert isinstance(claim, Claim)
+    store.client.delete(store.keys.rq_job(claim.lease.job))
+    assert store.claim_job(*again) == "idle"
+
+
 def test_a_claim_that_nobody_knows_of_is_put_back_when_its_lease_runs_out(desk: Desk) -> None:
     """Nobody knows of the lease, so nobody renews it. BEHAVIOURS 39; I4."""
     desk.start()
