@@ -25,7 +25,7 @@ class ScriptsWithEvents(Scripts):
         self.store.join_events("desk")
 
     def send(self, event: Sent) -> int:
-        self.store.send_events([("", event.name, encode(_data(event), where="data"), 0)])
+        self.store.send_events([("", event.name, encode(_data(event), where="data"), 0, "")])
         read: Any = self.client.xreadgroup("desk", "reader", {self.store.keys.events: ">"})
         ((_, ((id, _),)),) = read
         self.ids.append(id.decode())

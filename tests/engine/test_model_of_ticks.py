@@ -225,12 +225,13 @@ class Machine(RuleBasedStateMachine):
             read(key)
         pipe.zrange(keys.runs(APP), 0, -1)
         pipe.llen(keys.rq_queue("flow"))
-        cron, metrics, runs, queued = pipe.execute()
+        pipe.zcard(keys.timers)  # of those whose tick lies ahead
+        cron, metrics, runs, queued, timed = pipe.execute()
         assert {field.decode(): value.decode() for field, value in cron.items()} == self.model.cron
         counted = {f[6:-1].decode(): int(n) for f, n in metrics.items() if f.startswith(b"ticks|")}
         assert counted == {name: n for name, n in self.model.counted.items() if n}
         assert {run.decode() for run in runs} == self.model.runs.keys()
-        assert queued == len(self.model.runs)
+        assert queued + timed == len(self.model.runs)
 
 
 def drive(store: Store, admin: redis_py.Redis, examples: int, steps: int, new: bool = False) -> None:
