@@ -91,7 +91,6 @@ class Asking(Recording):
         options: Options,
         due: Due | None,
         body: Callable[[Any], None],
-        limit: int | None = None,
     ) -> StepCall | Known:
         """As `begin`, of what is to be done beside: the function goes on, and the body runs when its job is ours."""
         journal = self.job.journal
@@ -102,7 +101,7 @@ class Asking(Recording):
         call = StepCall(self, journal.ask(kind, step_id, target), target, self._settle(target, options))
         if call.open:
             journal.check(call.op)
-            self._wants.add(Wanted(call, due, body, limit))
+            self._wants.add(Wanted(call, due, body))
         else:
             journal.place(call.op)
             if call.key == journal.mine:  # recorded by us: from here on nobody has seen what the function does

@@ -13,6 +13,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 from .errors import StepFailed
 from .face import (
     Call,
+    Each,
     Face,
     answer,
     due_after,
@@ -20,11 +21,9 @@ from .face import (
     found,
     ids_of,
     nothing,
-    offer_each,
     pass_over,
     run_body,
     send_in,
-    values_of,
 )  # fmt: skip
 from .journal import RUN, SEND, SLEEP, WAIT
 from .model import Event, EventType
@@ -103,10 +102,10 @@ class AsyncStep(Face):
 
         >>> totals = await step.map("bill", bill, customers, limit=20)
         """
-        calls = offer_each(self._frame, id, fn, items, self._options, limit)
-        for call in calls:
-            await self._frame.turn(call)
-        return values_of(calls, return_errors)
+        each = Each(self._frame, id, fn, items, self._options, limit)
+        for calls in each.held_up():
+            await self._frame.turn(*calls)
+        return each.values(return_errors)
 
     async def sleep(self, id: str, duration: timedelta | float) -> None:
         """As `Step.sleep`.

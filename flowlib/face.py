@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any, Generic, ParamSpec, Protocol, TypeGuard, TypeVar, cast
@@ -25,6 +25,8 @@ from .wait import Due, Wait, after
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+MOST_OPEN = 100  # steps of a run that are open at a time, beside the one that holds the function up
 
 
 class Call(Protocol):
@@ -81,10 +83,9 @@ class Frame(Protocol):
         options: Options,
         due: Due | None,
         body: Callable[[Any], None],
-        limit: int | None = None,
     ) -> Call: ...
-    def join(self, calls: Sequence[Any]) -> None: ...
-    async def turn(self, call: Any) -> None: ...
+    def join(self, calls: Sequence[Any], any: bool = False) -> None: ...
+    async def turn(self, *calls: Any) -> None: ...
     def race(self, calls: Sequence[Any]) -> int: ...
     def value(self, name: str, as_: type[T]) -> T: ...
     def patched(self, patch: str) -> bool: ...
@@ -176,16 +177,37 @@ def run_body(
     return body
 
 
-def offer_each(
-    frame: Frame, id: str, fn: Callable[[Any], Any], items: Iterable[Any], options: Options, limit: int | None
-) -> list[Call]:
-    """A step for each item; of those at most so many are open at a time."""
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
-        raise ConfigError(f"step {id!r}: limit={limit!r} must be an int of at least 1, or None")
-    return [
-        frame.offer(RUN, f"{id}[{i}]", fn, options, None, run_body(frame, fn, (item,), {}), limit)
-        for i, item in enumerate(items)
-    ]
+class Each:
+    """A step for each item, offered one after the other, so that at most so many are open at a time."""
+
+    def __init__(
+        self, frame: Frame, id: str, fn: Callable[[Any], Any], items: Iterable[Any], options: Options, limit: int | None
+    ) -> None:
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+            raise ConfigError(f"step {id!r}: limit={limit!r} must be an int of at least 1, or None")
+        self.calls: list[Call] = []
+        self._frame, self._id, self._fn, self._options = frame, id, fn, options
+        self._items = items
+        self._most = MOST_OPEN if limit is None else min(limit, MOST_OPEN)
+
+    def held_up(self) -> Iterator[list[Call]]:
+        """Calls of which any has to be waited for, time and again, until all are there."""
+        waiting: list[Call] = []
+        for i, item in enumerate(self._items):
+            while len(waiting) >= self._most:
+                yield waiting
+                waiting = [call for call in waiting if call.open]
+            body = run_body(self._frame, self._fn, (item,), {})
+            call = self._frame.offer(RUN, f"{self._id}[{i}]", self._fn, self._options, None, body)
+            self.calls.append(call)
+            if call.open:
+                waiting.append(call)
+        for call in waiting:
+            yield [call]
+
+    def values(self, return_errors: bool) -> list[Any]:
+        """Raises the first StepFailed in order, if errors are not to be returned."""
+        return [_value_or_error(call) if return_errors else call.value() for call in self.calls]
 
 
 def ids_of() -> list[str]:
@@ -243,10 +265,6 @@ def value_of(call: Call) -> Any:
 
 def nothing_of(_: Call) -> None:
     return None
-
-
-def values_of(calls: Sequence[Call], return_errors: bool) -> list[Any]:
-    return [_value_or_error(call) for call in calls] if return_errors else [call.value() for call in calls]
 
 
 def _value_or_error(call: Call) -> Any:

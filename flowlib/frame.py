@@ -187,18 +187,21 @@ class Frame(Asking):
             self.job.catch_up()
             self._caught_up = True
 
-    async def turn(self, call: StepCall | Known) -> None:
-        """Until it is recorded, and it is this coroutine's turn to go on."""
-        if not call.open and self._loop.is_idle and call.key not in self.job.order:
+    async def turn(self, *calls: StepCall | Known) -> None:
+        """Until one of them is recorded, and it is this coroutine's turn to go on."""
+        if self._loop.is_idle and any(not call.open and call.key not in self.job.order for call in calls):
             return
         arrived = self._loop.create_future()
-        awaited = Awaited(call, lambda: None if arrived.done() else arrived.set_result(None))
-        self._awaited.append(awaited)
+        awaited = [Awaited(call, lambda: None if arrived.done() else arrived.set_result(None)) for call in calls]
+        self._awaited += awaited
         try:
             await arrived
         except asyncio.CancelledError:
-            self._abandon(awaited)
+            for each in awaited:
+                self._abandon(each)
             raise
+        if len(calls) > 1:
+            self._awaited = [each for each in self._awaited if each not in awaited]
 
     def _set_timer(self, seconds: float, handle: asyncio.TimerHandle) -> None:
         """`asyncio.sleep`, `timeout` and `wait_for`: as good as a step that sleeps."""

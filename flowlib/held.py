@@ -206,20 +206,25 @@ class HeldJob:
         One of them may stay: it is ours now. Or others have been recorded meanwhile. False: this place is left.
         """
         self.confirm()
-        specs = [
-            (outcome.job_spec(self.lease, self._location, op.key, op.kind, options, queue), *_times(due))
-            for op, options, due in wants
-        ]
         told: list[Any] = []
         lines = self._recorder.drain()
+        # what this run goes on with in other places is mostly open: what else there is may be told, too
+        specs = dict.fromkeys(range(len(wants)) if not self.forked else [len(wants) - 1])
 
         def speak() -> str:
+            for n in specs:
+                op, options, _ = wants[n]
+                specs[n] = specs[n] or outcome.job_spec(self.lease, self._location, op.key, op.kind, options, queue)
+            asked = [(op.key, specs.get(n), *_times(due)) for n, (op, _, due) in enumerate(wants)]
             verdict, told[:] = self.store.fork_run(
-                self.lease, self._at, self._recorded_step, self._end, specs, may_stay=may_stay, lines=lines
+                self.lease, self._at, self._recorded_step, self._end, asked, may_stay=may_stay, lines=lines
             )
             return verdict
 
         verdict = self._report(speak)
+        while verdict == "lacking":
+            specs.update(dict.fromkeys(told))
+            verdict = self._report(speak)
         if verdict == "behind":
             self._recorder.take_back()
             for key, memo in zip(told[::2], told[1::2], strict=True):
@@ -230,7 +235,11 @@ class HeldJob:
         if verdict == "left":
             return False
         chosen, alone = told
-        self._at, self._end, self.forked = specs[chosen][0].id, outcome.SUPERSEDED, not alone
+        self._at, self._end, self.forked = (
+            outcome.job_id(self.lease.run, wants[chosen][0].key),
+            outcome.SUPERSEDED,
+            not alone,
+        )
         self.was_forked = True
         self.journal.move_to(wants[chosen][0])
         self.recorded = False

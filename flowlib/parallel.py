@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from .attempt import StepCall
+from .face import MOST_OPEN
 from .wait import Due
-
-MOST_OPEN = 100  # steps of a run that are open at a time, but for what holds the function up
 
 
 def _inline(_: Any) -> None:
@@ -21,12 +21,9 @@ def _inline(_: Any) -> None:
 
 @dataclass(slots=True)
 class Wanted:
-    """`limit` is how many of its group, the steps whose ids differ by an index only, may be open at a time."""
-
     call: StepCall
     due: Due | None
     body: Callable[[Any], None] = _inline
-    limit: int | None = None
 
 
 class Wants:
@@ -53,24 +50,7 @@ class Wants:
             self._asked.pop(call.op.key, None)
 
     def held_up_by(self, call: StepCall) -> list[Wanted]:
-        """What may be open now: that call first, then as many others, as they were asked for, as their limits allow."""
+        """What may be open now: that call first, then the others, as they were asked for."""
         self._asked = {key: wanted for key, wanted in self._asked.items() if wanted.call.open}
         first = self._asked[call.op.key]
-        groups: dict[str, int] = {}
-        chosen = [first]
-        for wanted in self._asked.values():
-            group = group_of(wanted.call.op.id)
-            count = groups.get(group, 0)
-            if wanted.limit is not None and count >= wanted.limit:
-                continue
-            groups[group] = count + 1
-            if wanted is not first:
-                chosen.append(wanted)
-            if len(chosen) > MOST_OPEN:
-                break
-        return chosen
-
-
-def group_of(step_id: str) -> str:
-    """What comes before the index of `enrich[17]`."""
-    return step_id.partition("[")[0]
+        return [first, *islice((wanted for wanted in self._asked.values() if wanted is not first), MOST_OPEN)]

@@ -12,6 +12,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from .errors import ConfigError, StepFailed
 from .face import (
+    Each,
     Face,
     Future,
     answer,
@@ -21,12 +22,10 @@ from .face import (
     ids_of,
     nothing,
     nothing_of,
-    offer_each,
     pass_over,
     run_body,
     send_in,
     value_of,
-    values_of,
 )
 from .journal import RUN, SEND, SLEEP, WAIT
 from .model import Event, EventType
@@ -137,9 +136,10 @@ class Step(Face):
 
         >>> totals = step.map("bill", bill, customers, limit=20)
         """
-        calls = offer_each(self._frame, id, fn, items, self._options, limit)
-        self._frame.join(calls)
-        return values_of(calls, return_errors)
+        each = Each(self._frame, id, fn, items, self._options, limit)
+        for calls in each.held_up():
+            self._frame.join(calls, any=True)
+        return each.values(return_errors)
 
     def gather(self, *futures: Future[T]) -> list[T]:
         """The results of all, once all are there; raises the first StepFailed in order.

@@ -127,16 +127,17 @@ class JobStore(Link):
         job: str,
         recorded: str,
         ended: End,
-        wants: Sequence[tuple[JobSpec, float | None, float | None]],
+        wants: Sequence[tuple[str, JobSpec | None, float | None, float | None]],
         *,
         may_stay: bool,
         lines: bytes = b"",
     ) -> tuple[str, list[Any]]:
-        """`behind` and steps and memos in turn, `stays`, which of them and is it alone, `left`, `fenced` or `unrecorded`.
+        """`behind` and steps and memos in turn, `stays`, which of them and is it alone, `lacking` and of which the job has
+        to be said, `left`, `fenced` or `unrecorded`.
 
         `wants` are all steps that the function waits for, with the ms that a sleep takes, or until when in ms.
         """
-        packed = for_lua(tuple((spec.args(), ms, until) for spec, ms, until in wants))
+        packed = for_lua(tuple((step, spec and spec.args(), ms, until) for step, spec, ms, until in wants))
         reply = self.wire.call(self._pack_held("fork_run", lease, job, recorded, *ended, int(may_stay), lines, packed))
         return reply[0].decode(), reply[1:]
 
