@@ -40,7 +40,7 @@ class Office:
         """As `flow cron trigger` does."""
         expression, zone = (cron := self.app.functions[function].crons[0]).expression, cron.tz
         data = event_data(self.app.name, function, expression, zone, tick)
-        self.app.store.send_events([("tick", CRON_EVENT, encode(data), round(tick.timestamp() * 1000))])
+        self.app.store.send_events([("tick", CRON_EVENT, encode(data), round(tick.timestamp() * 1000), "")])
         return str(until(lambda: self.app.runs.of_event("tick"))[0])
 
     def waits(self, run: str, step: str) -> None:
