@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         NonRetriable,
         NotFound,
         PayloadError,
+        PromiseSettled,
         RetryAfter,
         RunCancelled,
         RunEnded,
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
         ServerError,
         StepFailed,
         StepTimeout,
+        WaitTimeout,
         WorkerLost,
     )
-    from .face import Future
+    from .face import AsyncPromise, Future, Promise
     from .function import Limits
     from .middleware import Middleware
     from .model import Ending, Event, EventType, Run, run_cancelled, run_completed, run_failed, run_finished
@@ -43,7 +45,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "app": ("App",),
     "async_step": ("AsyncStep",),
-    "face": ("Future",),
+    "face": ("AsyncPromise", "Future", "Promise"),
     "function": ("Limits",),
     "middleware": ("Middleware",),
     "model": ("Ending", "Event", "EventType", "Run", "run_cancelled", "run_completed", "run_failed", "run_finished"),
@@ -52,14 +54,15 @@ _HOMES = {
     "step": ("Step",),
     "triggers": ("matching", "trigger"),
     "errors": (
-        "ConfigError", "FlowError", "NondeterminismError", "NonRetriable", "NotFound", "PayloadError", "RetryAfter",
-        "RunCancelled", "RunEnded", "RunFailed", "RunNotFailed", "RunTimeout", "ServerError", "StepFailed", "StepTimeout",
-        "WorkerLost",
+        "ConfigError", "FlowError", "NondeterminismError", "NonRetriable", "NotFound", "PayloadError", "PromiseSettled",
+        "RetryAfter", "RunCancelled", "RunEnded", "RunFailed", "RunNotFailed", "RunTimeout", "ServerError", "StepFailed",
+        "StepTimeout", "WaitTimeout", "WorkerLost",
     ),
 }  # fmt: skip
 
 __all__ = [
     "App",
+    "AsyncPromise",
     "AsyncStep",
     "Backoff",
     "ConfigError",
@@ -74,6 +77,8 @@ __all__ = [
     "NondeterminismError",
     "NotFound",
     "PayloadError",
+    "Promise",
+    "PromiseSettled",
     "RetryAfter",
     "Run",
     "RunCancelled",
@@ -85,6 +90,7 @@ __all__ = [
     "Step",
     "StepFailed",
     "StepTimeout",
+    "WaitTimeout",
     "WorkerLost",
     "cron",
     "matching",

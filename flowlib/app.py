@@ -17,14 +17,16 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar, Unpack, cast, overload
 
 from .async_step import AsyncStep
+from .child import INVOKE_EVENT, Invocation, call_of
 from .codec import decode, encode
 from .declaration import Defaults, Settings, declare
 from .errors import ConfigError, PayloadError
-from .function import MAX_EVENT_BYTES, Function, check_name
+from .function import MAX_EVENT_BYTES, Function, check_name, declare_as
 from .middleware import Hooks, Middleware, entered
 from .model import UNSENT, Event, EventType
+from .promises import Promises
 from .retry import Backoff, make_options
-from .runs import Runs
+from .runs import Called, Runs
 from .schedule import Cron
 from .sealed import Open
 from .step import Step
@@ -83,6 +85,7 @@ class App:
         self.hooks = Hooks(middleware) if middleware else None
         self.sealing = None if self.hooks is None else self.hooks.sealing
         self.runs = Runs(lambda: self.store, name, self.functions, self.sealing)
+        self.promises = Promises(lambda: self.store)
 
     def __repr__(self) -> str:
         return f"App({self.name!r})"
@@ -124,6 +127,7 @@ class App:
                     f"name: give one of them name=..."
                 )
             self.functions.update(declared)
+            declare_as(body, [next(iter(declared.values()))])
             return body
 
         return add
@@ -193,6 +197,28 @@ class App:
         >>> await app.send_async(uploaded(upload))
         """
         return cast("str | list[str]", await asyncio.to_thread(cast(Any, self.send), events))
+
+    @overload
+    def call(self, function: Callable[[Event[D], Any], Coroutine[Any, Any, R]], data: D, /) -> Called[R]: ...
+    @overload
+    def call(self, function: Callable[[Event[D], Any], R], data: D, /) -> Called[R]: ...
+    @overload
+    def call(self, function: str, data: Any = ..., /) -> Called[Any]: ...
+    def call(self, function: str | Callable[..., Any], data: Any = None, /) -> Called[Any]:
+        """Have a function begin, one that is declared or by its name as "function" or "app/function", and be able to wait
+        for what it returns. Raises ConfigError, PayloadError (nothing was sent) and ServerError.
+
+        >>> total = app.call(bill, order).result(timeout=30)
+        """
+        app, name, encoded = call_of("app.call", function, data, self.name)
+        run = ulid(time.time_ns() // 1_000_000, secrets.token_bytes(10))
+        asked = Invocation(app, name, run, "", True, encoded).encode()
+        self.store.send_events([(run, INVOKE_EVENT, asked, 0, "")])
+        return Called(
+            Runs(lambda: self.store, app, self.functions if app == self.name else {}, self.sealing),
+            run,
+            f"{app}/{name}",
+        )
 
     def prepare_all(self, events: list[Event[Any]], around: ExitStack | None = None) -> list[Sent]:
         """What goes into the stream, after all that can be said against any of them has been said here (I10).

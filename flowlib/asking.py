@@ -6,6 +6,7 @@ Decides by the kernel's rules (`journal.py`) where the function goes on. Knows n
 from __future__ import annotations
 
 import random
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -17,19 +18,21 @@ from .attempt import Known, StepCall
 from .codec import decode, encode
 from .errors import ConfigError, NondeterminismError, StepTimeout, WorkerLost
 from .function import Function
-from .journal import ENDING, ENTRY, Op, Place, id_of
+from .journal import ENDING, ENTRY, PROMISE, Op, Place, id_of
 from .model import Event, Memo
 from .parallel import Wanted, Wants
+from .promise import make_token, secret_key
 from .recording import Host, Recording, log
 from .records import Claim
 from .retry import NO_OPTIONS, Options, options_of
 from .rollback import Rollback
 from .store import Sent
-from .wait import Due, Wait, check_sleep
+from .wait import Due, Told, Wait, check_sleep
 
 T = TypeVar("T")
 
 MADE: dict[str, Callable[[], Any]] = {"now": partial(datetime.now, UTC), "uuid": uuid4, "random": random.random}
+make_secret = partial(secrets.token_urlsafe, 12)
 
 
 class Asking(Recording):
@@ -44,6 +47,10 @@ class Asking(Recording):
     @property
     def attempt(self) -> int:
         return self.job.calls if self._calling is None else self.job.attempt
+
+    @property
+    def app(self) -> str:
+        return self._fn.app
 
     def guard(self, step_id: str) -> None:
         """Refuse a call where none may be made. A step inside a step fails the run: its body may be tried again."""
@@ -93,6 +100,11 @@ class Asking(Recording):
         body: Callable[[Any], None],
     ) -> StepCall | Known:
         """As `begin`, of what is to be done beside: the function goes on, and the body runs when its job is ours."""
+        call = self._name(kind, step_id, target, options)
+        self.want(call, due, body)
+        return call
+
+    def _name(self, kind: str, step_id: str, target: Callable[..., Any] | None, options: Options) -> StepCall | Known:
         journal = self.job.journal
         self.guard(step_id)
         known = journal.recall(kind, step_id, target)
@@ -101,12 +113,29 @@ class Asking(Recording):
         call = StepCall(self, journal.ask(kind, step_id, target), target, self._settle(target, options))
         if call.open:
             journal.check(call.op)
-            self._wants.add(Wanted(call, due, body))
         else:
             journal.place(call.op)
             if call.key == journal.mine:  # recorded by us: from here on nobody has seen what the function does
                 self._speak()
         return call
+
+    def want(self, call: StepCall | Known, due: Due | None, body: Callable[[Any], None]) -> None:
+        """It is to be done beside what comes now, unless it is recorded."""
+        if isinstance(call, StepCall) and call.open:
+            self._wants.add(Wanted(call, due, body))
+
+    def promise(self, step_id: str, target: Callable[..., Any], options: Options) -> tuple[StepCall | Known, str]:
+        """Nothing waits for it before it is wanted; its token is good from now on."""
+        call = self._name(PROMISE, step_id, target, options)
+        key = secret_key(call.key)
+        is_new = key not in self.memos
+        secret = self._noted(key, make_secret, str)
+        if is_new:
+            self.job.settle()  # whoever is given the token may use it at once
+        return call, make_token(self.run_id, call.key, secret)
+
+    def cancel_child(self, call: StepCall, reason: str) -> None:
+        self.job.cancel_child(call.key, reason)
 
     def join(self, calls: Sequence[StepCall | Known], any: bool = False) -> None:
         """Until all of them are recorded, or any."""
@@ -173,7 +202,8 @@ class Asking(Recording):
     def _take_up(self, call: StepCall, due: Due | None) -> None:
         """Its job is ours; whatever is to be said before its body runs is said now."""
         op = call.op
-        if call.open and isinstance(due, Wait) and not self._given_up and (due.when is not None or self.job.unarmed):
+        asks = isinstance(due, Wait) and due.when is not None
+        if call.open and not self._given_up and (asks or (self.job.unarmed and isinstance(due, Wait | Told))):
             self._ask(op, call.options, due)
         self._speak()
         if call.open and self.job.overdue:
@@ -250,7 +280,7 @@ class Asking(Recording):
             self._fatal = ConfigError(f"step limit: step {op.id!r} would be over the {self._fn.limits.steps} of a run")
             self._unwind()
 
-    def _ask(self, op: Op, options: Options, wait: Wait) -> None:
+    def _ask(self, op: Op, options: Options, wait: Due | None) -> None:
         """An event has come, or the wait's time: unless it is over, the function stops here again."""
         if self.job.chain(op, options, self._fn.queue, wait):
             self._unwind()

@@ -5,13 +5,14 @@ Pure: no Redis, no RQ, no clock, no randomness. The `Frame` behind a face is the
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from .errors import StepFailed
 from .face import (
+    AsyncPromise,
     Call,
     Each,
     Face,
@@ -20,12 +21,13 @@ from .face import (
     due_at,
     found,
     ids_of,
+    invocation,
     nothing,
     pass_over,
     run_body,
     send_in,
 )  # fmt: skip
-from .journal import RUN, SEND, SLEEP, WAIT
+from .journal import INVOKE, RUN, SEND, SLEEP, WAIT
 from .model import Event, EventType
 from .retry import Backoff, make_options
 from .wait import Due, make_wait
@@ -151,6 +153,49 @@ class AsyncStep(Face):
         """
         wait = make_wait(id, event, match, timeout, since, when)
         return found(await self._ask(WAIT, id, nothing, wait, pass_over), id, wait)
+
+    @overload
+    async def invoke(
+        self, id: str, function: Callable[[Event[D], Any], Coroutine[Any, Any, T]], data: D, /, *,
+        timeout: timedelta | float | None = ..., detached: bool = ...,
+    ) -> T: ...  # fmt: skip
+    @overload
+    async def invoke(
+        self, id: str, function: Callable[[Event[D], Any], T], data: D, /, *,
+        timeout: timedelta | float | None = ..., detached: bool = ...,
+    ) -> T: ...  # fmt: skip
+    @overload
+    async def invoke(
+        self, id: str, function: str, data: Any = ..., /, *,
+        timeout: timedelta | float | None = ..., detached: bool = ...,
+    ) -> Any: ...  # fmt: skip
+    async def invoke(
+        self,
+        id: str,
+        function: str | Callable[..., Any],
+        data: Any = None,
+        /,
+        *,
+        timeout: timedelta | float | None = None,
+        detached: bool = False,
+    ) -> Any:
+        """As `Step.invoke`; several of them side by side by `asyncio.gather`.
+
+        >>> invoice = await step.invoke("bill", bill, order)
+        """
+        target, child, body = invocation(self._frame, id, function, data, timeout, detached)
+        return (await self._ask(INVOKE, id, target, child, body)).value()
+
+    @overload
+    def promise(self, id: str, /, *, as_: type[T], timeout: timedelta | float | None = ...) -> AsyncPromise[T]: ...
+    @overload
+    def promise(self, id: str, /, *, timeout: timedelta | float | None = ...) -> AsyncPromise[Any]: ...
+    def promise(self, id: str, /, *, as_: Any = Any, timeout: timedelta | float | None = None) -> AsyncPromise[Any]:
+        """As `Step.promise`; not awaited, but its `result()` is.
+
+        >>> ok = await approval.result()
+        """
+        return AsyncPromise(self._frame, id, as_, timeout, self._options)
 
     @overload
     async def send_event(self, id: str, events: Event[Any], /) -> str: ...

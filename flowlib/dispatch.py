@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import redis
 
+from .child import INVOKE_EVENT, read_invocation
 from .codec import decode
 from .errors import ConfigError, PayloadError
 from .function import Function
@@ -47,7 +48,7 @@ class Dispatcher:
         open: Open | None = None,
     ) -> None:  # fmt: skip
         self._app = app
-        self._functions = list(functions)
+        self._functions = dict(functions)
         self._open = open  # for data that is sealed
         self._subscriptions = Subscriptions(functions.values(), open)
         self._cancelling = {each.name for function in functions.values() for each in function.cancel_on}
@@ -159,18 +160,38 @@ class Dispatcher:
             log.error("event %s in the stream is malformed (%r): it starts nothing", entry, error)
             return entry, OTHER, (), "", "", {}, b"", (), 0
         event_id, name, *_ = event
+        if name == INVOKE_EVENT:
+            return entry, name, self._invoked(entry, event, overtaken), name, event_id, {}, b"", (), 0
         label, functions, refused = self._subscriptions.started_by(event)
         meta = text(fields.get(b"meta", b""))
         starts: list[Start] = []
         for function in functions:
             run = ulid_of(int(entry.partition("-")[0]), self._app, function.name, event_id, entry)
-            job = make_job(
-                self._app, function.name, run, self._location, ENTRY, RUN, function.options.timeout, function.queue
-            )
-            cancels = self._cancels(function, event, entry, overtaken) if function.cancel_on else None
-            starts.append(self._store.start(function, run, event, self._location, job, meta, cancels))
+            starts.append(self._start(function, run, event, entry, overtaken, meta))
         matched = self._matched(event, self._fields.get(name, ()))
         return entry, label, starts, name, event_id, *matched, refused, int(name in self._cancelling)
+
+    def _start(
+        self, function: Function, run: str, event: tuple[str, str, bytes, int], entry: str, overtaken: bool, meta: str
+    ) -> Start:
+        job = make_job(
+            self._app, function.name, run, self._location, ENTRY, RUN, function.options.timeout, function.queue
+        )
+        cancels = self._cancels(function, event, entry, overtaken) if function.cancel_on else None
+        return self._store.start(function, run, event, self._location, job, meta, cancels)
+
+    def _invoked(self, entry: str, event: tuple[str, str, bytes, int], overtaken: bool) -> list[Start]:
+        """A run whose id is known already. One of a function that only other workers know is parked until one comes by."""
+        try:
+            asked = read_invocation(event[2])
+        except (PayloadError, TypeError) as error:
+            log.error("event %s in the stream is malformed (%r): it starts nothing", entry, error)
+            return []
+        if asked.app != self._app:
+            return []
+        function = self._functions.get(asked.function) or Function(self._app, asked.function, _nobody, ())
+        told = (event[0], event[1], asked.data, event[3])
+        return [(*self._start(function, asked.run, told, entry, overtaken, ""), (asked.parent, int(asked.detached)))]
 
     def _cancels(self, function: Function, event: tuple[str, str, bytes, int], entry: str, overtaken: bool) -> Any:
         """What cancels the run, as the script takes it; if such events were settled before this one, is it one of them?"""
@@ -216,6 +237,10 @@ class Dispatcher:
             self.join()
         except Exception as error:
             log.debug("dispatch: %s", error)
+
+
+def _nobody(event: object, step: object) -> None:
+    """The body of a function that this worker does not know."""
 
 
 def check_functions(app: str, functions: Mapping[str, Function]) -> None:

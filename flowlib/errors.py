@@ -16,6 +16,7 @@ __all__ = [
     "NondeterminismError",
     "NotFound",
     "PayloadError",
+    "PromiseSettled",
     "RetryAfter",
     "RunCancelled",
     "RunEnded",
@@ -25,6 +26,7 @@ __all__ = [
     "ServerError",
     "StepFailed",
     "StepTimeout",
+    "WaitTimeout",
     "WorkerLost",
 ]
 
@@ -114,6 +116,43 @@ class StepTimeout(FlowError):
         )
         self.step = step
         self.seconds = seconds
+
+
+class NonRetriable(FlowError):
+    """Raise it in a step to say that trying again is useless; the function sees a `StepFailed` at once.
+
+    >>> def charge(card: str) -> str:
+    ...     if expired(card):
+    ...         raise NonRetriable("the card has expired")
+    ...     return pay(card)
+    """
+
+
+class WaitTimeout(NonRetriable):
+    """What is recorded for a step that has waited in vain: for the run that it has invoked, or for a promise.
+
+    >>> try:
+    ...     step.invoke("bill", bill, order, timeout=60)
+    ... except StepFailed as failed:
+    ...     failed.type   # 'WaitTimeout'
+    """
+
+    def __init__(self, step: str, seconds: float, why: str) -> None:
+        super().__init__(f"step {step!r} has waited for {seconds:g} s: {why}")
+        self.step = step
+        self.seconds = seconds
+
+
+class PromiseSettled(FlowError):
+    """A promise was to be settled that has its outcome, or will have none: nothing was changed.
+
+    >>> app.promises.resolve(token, True)   # PromiseSettled: the promise of step 'approval' of run 01J... was settled before
+    """
+
+    def __init__(self, run_id: str, step: str, why: str) -> None:
+        super().__init__(f"the promise of step {step!r} of run {run_id} {why}: nothing was changed")
+        self.run_id = run_id
+        self.step = step
 
 
 class WorkerLost(FlowError):
@@ -210,16 +249,6 @@ class RunNotFailed(FlowError):
         super().__init__(f"run {run_id} has not failed, it is {status}: {then}")
         self.run_id = run_id
         self.status = status
-
-
-class NonRetriable(FlowError):
-    """Raise it in a step to say that trying again is useless; the function sees a `StepFailed` at once.
-
-    >>> def charge(card: str) -> str:
-    ...     if expired(card):
-    ...         raise NonRetriable("the card has expired")
-    ...     return pay(card)
-    """
 
 
 class RetryAfter(FlowError):

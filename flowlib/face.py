@@ -14,14 +14,18 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Generic, ParamSpec, Protocol, TypeGuard, TypeVar, cast
 from uuid import UUID
 
+from .child import Child, make_child
 from .errors import ConfigError, StepFailed
 from .journal import RUN
 from .model import Event
+from .promise import Pending
 from .retry import NO_OPTIONS, Options
-from .wait import Due, Wait, after
+from .shape import rebuild
+from .wait import Due, Told, Wait, after
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,8 +66,51 @@ class Future(Generic[T]):
 
         Raises StepFailed when the step has used up its attempts.
         """
-        self._frame.join([self.call])
+        self._frame.join([self.asked()])
         return self._read(self.call)
+
+    def asked(self) -> Call:
+        """The call, which is waited for from now on."""
+        return self.call
+
+
+class Pledge(Generic[T]):
+    """What both kinds of promises are made of; nothing waits for one before its result is asked for."""
+
+    def __init__(self, frame: Frame, id: str, as_: Any, timeout: timedelta | float | None, options: Options) -> None:
+        self._pending = Pending(id, timeout)
+        self._frame = frame
+        self.call, self.token = frame.promise(id, anything, options)
+        self._id, self._as = id, as_
+
+    def asked(self) -> Call:
+        self._frame.want(self.call, self._pending, partial(give_up, self._id, self._pending))
+        return self.call
+
+    def _read(self, call: Call) -> T:
+        return cast(T, rebuild(call.value(), self._as, f"step {self._id!r}: promise"))
+
+
+class Promise(Pledge[T], Future[T]):
+    """What somebody outside settles, by its `token`, before or after its result is asked for.
+
+    >>> approval = step.promise("approval", as_=bool)
+    >>> step.run("ask", send_mail, approval.token)
+    >>> if approval.result(): ...
+    """
+
+
+class AsyncPromise(Pledge[T]):
+    """The same in an `async def` function.
+
+    >>> if await approval.result(): ...
+    """
+
+    async def result(self) -> T:
+        """Its value, once it is resolved. Raises StepFailed when it is rejected, or its time is over."""
+        call = self.asked()
+        await self._frame.turn(call)
+        return self._read(call)
 
 
 class Frame(Protocol):
@@ -71,6 +118,8 @@ class Frame(Protocol):
 
     run_id: str
 
+    @property
+    def app(self) -> str: ...
     def guard(self, step_id: str) -> None: ...
     def begin(
         self, kind: str, step_id: str, target: Callable[..., Any] | None, options: Options, due: Due | None
@@ -84,6 +133,9 @@ class Frame(Protocol):
         due: Due | None,
         body: Callable[[Any], None],
     ) -> Call: ...
+    def want(self, call: Any, due: Due | None, body: Callable[[Any], None]) -> None: ...
+    def promise(self, step_id: str, target: Callable[..., Any], options: Options) -> tuple[Call, str]: ...
+    def cancel_child(self, call: Any, reason: str) -> None: ...
     def join(self, calls: Sequence[Any], any: bool = False) -> None: ...
     async def turn(self, *calls: Any) -> None: ...
     def race(self, calls: Sequence[Any]) -> int: ...
@@ -239,6 +291,36 @@ def nothing() -> Any:
 def found(call: Call, id: str, wait: Wait) -> Event[Any] | None:
     pass_over(call)
     return wait.event(id, call.value())
+
+
+def anything() -> Any:
+    """Stands for what nobody here knows the type of."""
+    return None
+
+
+def give_up(id: str, due: Told, call: Call) -> None:
+    """Its job is there and nobody has told it anything: its time is over."""
+    with call.attempt():
+        raise due.timed_out(id)
+
+
+def invocation(
+    frame: Frame,
+    id: str,
+    function: str | Callable[..., Any],
+    data: Any,
+    timeout: timedelta | float | None,
+    detached: bool,
+) -> tuple[Callable[..., Any], Child, Callable[[Call], None]]:
+    """What its value is typed by, what the step waits for, and what it does when its time is over."""
+    child = make_child(id, function, data, timeout, detached, frame.app)
+
+    def body(call: Call) -> None:
+        if not detached:
+            frame.cancel_child(call, f"run {frame.run_id}, which had invoked it, has waited for too long")
+        give_up(id, child, call)
+
+    return anything if isinstance(function, str) else function, child, body
 
 
 def pass_over(call: Call) -> None:

@@ -5,6 +5,7 @@ Pure: no Redis, no RQ, no clock, no randomness.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 from collections.abc import Callable, Iterable
@@ -83,6 +84,9 @@ class Function:
         return "on_rollback" in _names_in(getattr(self.body, "__code__", None))
 
     def trigger_for(self, event_name: str) -> Trigger[Any] | None:
+        """Of one that is invoked, the data are as those of its first trigger."""
+        if event_name == "flow/invoke" and self.triggers:
+            return self.triggers[0]
         return next((trigger for trigger in self.triggers if trigger.takes(event_name)), None)
 
     def describe(self) -> dict[str, Any]:
@@ -111,6 +115,19 @@ def _names_in(code: CodeType | None) -> set[str]:
     if code is None:
         return set()
     return {*code.co_names}.union(*(_names_in(each) for each in code.co_consts if isinstance(each, CodeType)))
+
+
+DECLARED = "__flow_functions__"
+
+
+def declare_as(body: Callable[..., Any], functions: Iterable[Function]) -> None:
+    """Have the user's function tell what it was declared as; those that take no attributes are told by name."""
+    with contextlib.suppress(AttributeError):
+        setattr(body, DECLARED, [*declared_as(body), *functions])
+
+
+def declared_as(body: Callable[..., Any]) -> list[Function]:
+    return list(getattr(body, DECLARED, ()))
 
 
 def heard_by(functions: Iterable[Function]) -> str:

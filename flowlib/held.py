@@ -18,15 +18,16 @@ from typing import Any, NoReturn, TypeVar
 
 from . import outcome
 from .capture import Recorder
+from .child import child_of
 from .codec import decode
 from .errors import Interrupt, PayloadError
-from .journal import WAIT, Journal, Op
+from .journal import INVOKE, PROMISE, WAIT, Journal, Op
 from .model import ErrorInfo, Memo
 from .records import Claim, JobSpec, Lease, event_value, pack_memo, read_asks, read_event, text, unpack_memo
 from .retry import Options
 from .sealed import Open
 from .store import RedisError, Sent, Store
-from .wait import Due, Wait
+from .wait import Due, Told, Wait
 from .wire import Packed
 
 log = logging.getLogger("flowlib.engine")
@@ -60,7 +61,9 @@ class HeldJob:
         self.order: dict[str, int] = {}  # the place of each step that was recorded while others were open
         self.was_forked = "branches" in claim.record
         self.forked = "forked" in claim.record  # it goes on in several places: each step has to be known of at once
-        self.unarmed = self.forked and text(claim.record.get("armed", b"")) != claim.step  # a wait, not yet registered
+        self._retries = int(claim.record.get("retries", 0))
+        waits = self.forked or claim.kind in (INVOKE, PROMISE)
+        self.unarmed = waits and text(claim.record.get("armed", b"")) != claim.step  # a wait, not yet registered
         self.open: Open | None = None  # for data that is sealed
         self._recorder = recorder
         self._location = text(claim.record["location"])
@@ -193,6 +196,8 @@ class HeldJob:
 
         if isinstance(due, Wait):
             verdict = self._register(op, due, leave)
+        elif isinstance(due, Told):
+            verdict = leave(due.delay_ms, None, due.args(self.lease.run, op.key, self._retries))
         else:
             verdict = leave(None, None) if due is None else leave(due.delay_ms, due.until_ms)
         if verdict == "over":
@@ -256,6 +261,11 @@ class HeldJob:
         for key, memo in memos.items():
             self.journal.record(key, unpack_memo(memo))
             self.memo_bytes += len(memo)
+
+    def cancel_child(self, key: str, reason: str) -> None:
+        """What this step has invoked is not waited for any more."""
+        child = child_of(self.lease.run, key, self._retries)
+        self._reach(lambda: self.store.cancel_run(child, reason))
 
     def drop(self, steps: Sequence[str]) -> bool:
         """Nobody waits for these steps any more. False: the job that we hold was for one of them."""
@@ -393,7 +403,7 @@ class HeldJob:
 
 def _times(due: Due | None) -> tuple[float | None, float | None]:
     """A wait is registered by whoever takes its job."""
-    return (None, None) if due is None or isinstance(due, Wait) else (due.delay_ms, due.until_ms)
+    return (None, None) if due is None or isinstance(due, Wait | Told) else (due.delay_ms, due.until_ms)
 
 
 def _ms(number: float | None) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgpack
 
-from .journal import BODILESS, ENTRY, WAIT, is_step
+from .journal import BODILESS, ENTRY, INVOKE, PROMISE, WAIT, is_step
 from .model import RUNNING
 from .store import Store
 
@@ -237,7 +237,7 @@ def _waits(stored: Stored) -> Iterator[str]:
         for job in waits:
             (run, at), places = stored.at.get(job, (job, {})), stored.places(job)
             record = stored.runs.get(run[:26], {})
-            at_it = record.get("status") == RUNNING and at.get("kind") == WAIT
+            at_it = record.get("status") == RUNNING and at.get("kind") in (WAIT, INVOKE, PROMISE)
             recorded = at.get("step") in stored.values.get(f"{stored.prefix}:memo:{job[:26]}", {})
             if not at_it or recorded or "started" in places:
                 yield f"job {job}: registered as waiting, its run is {record.get('status')} at {record.get('job')}, {places}"

@@ -22,8 +22,8 @@ ENTRY = ""  # the step of a run's first job, which only calls the function to le
 
 ENDING = "=ending:1"  # a value: how the run ends, once all that it has registered is undone
 
-RUN, SLEEP, SEND, WAIT = "run", "sleep", "send", "wait"
-BODILESS = (SLEEP, WAIT)  # nothing runs in these
+RUN, SLEEP, SEND, WAIT, INVOKE, PROMISE = "run", "sleep", "send", "wait", "invoke", "promise"
+BODILESS = (SLEEP, WAIT, INVOKE, PROMISE)  # nothing runs in these
 
 
 class Place(Enum):

@@ -16,14 +16,14 @@ RQ's names (`RQ_KEY_PREFIX`, default `rq`). For Redis Cluster give both prefixes
 | `{p}:cron:{app}`           | hash   | for ever, or `flow forget`        | what is decided of each schedule; what is paused |
 | `{p}:once:{app}:{fn}:{id}` | string | idempotency window (24 h)         | the run that this event id started |
 | `{p}:run:{run}`            | hash   | run + retention (7 days)          | the run's record: the truth |
-| `{p}:memo:{run}`           | hash   | run + retention                   | step key -> memo; `=now:1`: a value |
+| `{p}:memo:{run}`           | hash   | run + retention                   | step key -> memo; `=now:1`, `=promise:…`: a value |
 | `{p}:order:{run}`          | list   | run + retention                   | steps recorded while others were open, in turn |
 | `{p}:open:{run}`           | hash   | while steps are open side by side | step -> its branch, or 0 |
 | `{p}:branch:{run}:{n}`     | hash   | while it is open                  | a further place at which the run goes on |
 | `{p}:history:{run}`        | list   | run + retention, 10 000 entries   | what happened, in order (msgpack) |
 | `{p}:runs:{app}`           | zset   | run + retention                   | run -> started at (ms) |
 | `{p}:active:{app}`         | zset   | while the run is unfinished       | run -> started at (ms) |
-| `{p}:waits:{app}`          | hash   | while a run waits for an event    | job -> what it waits for (msgpack) |
+| `{p}:waits:{app}`          | hash   | while a run waits for something   | job -> event, child or promise (msgpack) |
 | `{p}:fields:{app}:{event}` | hash   | while a run waits for it          | fields of `match` (JSON) -> how many waits |
 | `{p}:waiters:{app}:{event}:{digest}` | zset | while a run waits for it  | job -> events there had been (`wait.py`) |
 | `{p}:parked:{app}:{fn}`    | zset   | while a run's function is unknown | run -> since (ms) |

@@ -136,7 +136,7 @@ class StepRecord:
 
     `status` is queued, running, retrying, sleeping, waiting, completed, failed or cancelled. `until` is when a sleep, or the
     wait for an event, ends at the latest. `origin` is "kept" for what the run that is replayed had recorded, "given" for what
-    was put in its place.
+    was put in its place. `child` is the run that the step has invoked.
     """
 
     id: str
@@ -147,6 +147,7 @@ class StepRecord:
     bytes: int = 0
     wait: WaitRecord | None = None
     origin: str = ""
+    child: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,8 @@ class Run:
     `status` is running, completed, failed or cancelled; while it is running, `state` says what it does right now:
     queued, running (on a worker), sleeping, waiting (for an event), retrying or parked (no worker that came by knows its
     function). Times are aware datetimes by the server's clock. `retried` is how often it has failed and was put back;
-    `replay_of` the run whose event it was made to take again, `replays` those that were made so of it.
+    `replay_of` the run whose event it was made to take again, `replays` those that were made so of it; `parent` the run that
+    has invoked it.
     """
 
     id: str
@@ -205,6 +207,7 @@ class Run:
     retried: int = 0
     replay_of: str = ""
     replays: tuple[str, ...] = ()
+    parent: str = ""
     steps: tuple[StepRecord, ...] = field(default=(), repr=False)
 
     @property

@@ -11,7 +11,7 @@ from typing import Any, cast
 import msgpack
 
 from .codec import decode, encode
-from .journal import RUN, SEND, SLEEP, WAIT
+from .journal import INVOKE, PROMISE, RUN, SEND, SLEEP, WAIT
 from .model import UNSENT, ErrorInfo, Event, Memo
 from .sealed import Open
 from .wire import PackedArgs
@@ -151,7 +151,7 @@ def event_value(event: tuple[str, str, bytes, int]) -> bytes:
 
 
 # What a packed memo begins with: a value tells what kind of operation it is of, so that another one under its id is seen.
-_TAGS = {RUN: b"v", "": b"v", SLEEP: b"s", SEND: b"p", WAIT: b"w"}
+_TAGS = {RUN: b"v", "": b"v", SLEEP: b"s", SEND: b"p", WAIT: b"w", INVOKE: b"i", PROMISE: b"m"}
 _KINDS = {tag: kind for kind, tag in _TAGS.items() if kind}
 _OF_ANY_KIND, _ERROR = b"u", b"e"
 

@@ -5,13 +5,14 @@ Reads what the scripts wrote; writes nothing itself. The same for the API and th
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 import msgpack
 import redis
@@ -33,6 +34,7 @@ from .wait import has_fields
 from .wire import explain
 
 CHUNK = 500
+R = TypeVar("R")
 Listed = list  # `Runs.list` hides the builtin inside the class
 
 
@@ -128,9 +130,21 @@ class Runs:
 
         >>> total = app.runs.result(run_id, timeout=30)
         """
-        if isinstance(timeout, timedelta):
-            timeout = timeout.total_seconds()
-        run = self._wait(run_id, timeout)
+        return self._result(run_id, self._wait(run_id, timeout, may_come=False))
+
+    def result_of_call(self, run_id: str, function: str, timeout: timedelta | float | None = None) -> Any:
+        """As `result`, of a run that may not have begun yet."""
+        app, _, name = function.partition("/")
+        store = self._store()
+        with _Explained(store):
+            known = store.client.hexists(store.keys.functions(app), name)
+        if not known:
+            raise NotFound(
+                f"function {function} does not exist: `flow functions` lists those that workers have declared"
+            )
+        return self._result(run_id, self._wait(run_id, timeout, may_come=True))
+
+    def _result(self, run_id: str, run: Run) -> Any:
         if run.status == COMPLETED:
             return run.result
         if run.status == CANCELLED:
@@ -259,15 +273,16 @@ class Runs:
                 return
             start += CHUNK
 
-    def _wait(self, run_id: str, timeout: float | None) -> Run:
+    def _wait(self, run_id: str, patience: timedelta | float | None, may_come: bool) -> Run:
+        timeout = patience.total_seconds() if isinstance(patience, timedelta) else patience
         deadline = None if timeout is None else time.monotonic() + timeout
-        run = self.get(run_id)
-        if run.status in ENDED:
+        run = self._get(run_id, may_come)
+        if run is not None and run.status in ENDED:
             return run
         store = self._store()
         with _Explained(store), store.client.pubsub(ignore_subscribe_messages=True) as channel:
             channel.subscribe(store.keys.ended_channel(run_id))
-            while (run := self.get(run_id)).status not in ENDED:
+            while (run := self._get(run_id, may_come)) is None or run.status not in ENDED:
                 left = 2.0 if deadline is None else min(2.0, deadline - time.monotonic())
                 if left <= 0:
                     raise RunTimeout(run_id, timeout or 0.0)
@@ -281,6 +296,14 @@ class Runs:
             with suppress(Exception):
                 return decode(raw, kind, open=how)
         return decode(raw, open=veiled)
+
+    def _get(self, run_id: str, may_come: bool) -> Run | None:
+        try:
+            return self.get(run_id)
+        except NotFound:
+            if not may_come:
+                raise
+        return None
 
     def _run(self, run_id: str, raw: dict[bytes, bytes], recorded: int, with_data: bool = False) -> Run:
         r = {key.decode(): value for key, value in raw.items()}
@@ -299,7 +322,30 @@ class Runs:
             step=id_of(text(r["step"])), attempt=int(r["attempt"]), recorded=recorded - int(r.get("values", 0)),
             memo_bytes=int(r["bytes"]), dropped=int(r["dropped"]), retried=int(r.get("retries", 0)),
             replay_of=text(r.get("replay_of", b"")), replays=tuple(text(r.get("replays", b"")).split()),
+            parent=text(r.get("parent", b"")),
         )  # fmt: skip
+
+
+class Called(Generic[R]):
+    """A run that a producer has called for; it begins when a worker of its app comes by.
+
+    >>> called = app.call(bill, order)
+    >>> called.run_id, called.result(timeout=30)
+    """
+
+    def __init__(self, runs: Runs, run_id: str, function: str) -> None:
+        self._runs, self.run_id, self.function = runs, run_id, function
+
+    def result(self, timeout: timedelta | float | None = None) -> R:
+        """As `runs.result`. Raises NotFound when no worker has ever declared the function."""
+        return cast(R, self._runs.result_of_call(self.run_id, self.function, timeout))
+
+    async def result_async(self, timeout: timedelta | float | None = None) -> R:  # noqa: ASYNC109 - of the run
+        """The same, without holding up the event loop.
+
+        >>> total = await app.call(bill, order).result_async(timeout=30)
+        """
+        return await asyncio.to_thread(self.result, timeout)
 
 
 def last_job(store: Store, run_id: str) -> JobSpec | None:

@@ -8,18 +8,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Literal, ParamSpec, TypeVar, cast, overload
 
 from .errors import ConfigError, StepFailed
 from .face import (
     Each,
     Face,
     Future,
+    Promise,
     answer,
     due_after,
     due_at,
     found,
     ids_of,
+    invocation,
     nothing,
     nothing_of,
     pass_over,
@@ -27,7 +29,7 @@ from .face import (
     send_in,
     value_of,
 )
-from .journal import RUN, SEND, SLEEP, WAIT
+from .journal import INVOKE, RUN, SEND, SLEEP, WAIT
 from .model import Event, EventType
 from .retry import Backoff, make_options
 from .wait import Due, make_wait
@@ -146,7 +148,7 @@ class Step(Face):
 
         >>> created, indexed = step.gather(a, b)
         """
-        self._frame.join([future.call for future in futures])
+        self._frame.join([future.asked() for future in futures])
         return [future.result() for future in futures]
 
     def first(self, *futures: Future[Any]) -> Future[Any]:
@@ -158,7 +160,7 @@ class Step(Face):
         """
         if not futures:
             raise ConfigError("step.first takes at least one future")
-        return futures[self._frame.race([future.call for future in futures])]
+        return futures[self._frame.race([future.asked() for future in futures])]
 
     def timer(self, id: str, duration: timedelta | float) -> Future[None]:
         """As `sleep`, side by side with what comes after it.
@@ -253,6 +255,92 @@ class Step(Face):
         """
         wait = make_wait(id, event, match, timeout, since, when)
         return found(self._frame.begin(WAIT, id, nothing, self._options, wait), id, wait)
+
+    @overload
+    def invoke(
+        self, id: str, function: Callable[[Event[D], Any], Coroutine[Any, Any, T]], data: D, /, *,
+        timeout: timedelta | float | None = ..., detached: bool = ...,
+    ) -> T: ...  # fmt: skip
+    @overload
+    def invoke(
+        self, id: str, function: Callable[[Event[D], Any], T], data: D, /, *,
+        timeout: timedelta | float | None = ..., detached: bool = ...,
+    ) -> T: ...  # fmt: skip
+    @overload
+    def invoke(
+        self, id: str, function: str, data: Any = ..., /, *,
+        timeout: timedelta | float | None = ..., detached: bool = ...,
+    ) -> Any: ...  # fmt: skip
+    def invoke(
+        self,
+        id: str,
+        function: str | Callable[..., Any],
+        data: Any = None,
+        /,
+        *,
+        timeout: timedelta | float | None = None,
+        detached: bool = False,
+    ) -> Any:
+        """Run another function as a child of this run, and return what it returns; no worker is held meanwhile.
+
+        `function` is one that is declared, or its name, as "function" or, of another app, "app/function"; `data` are those
+        of its event. It is started once. Raises StepFailed when it fails, with its type, message and traceback, when it is
+        cancelled, when there is no such function, and after `timeout`. It is cancelled with this run, and when that
+        does not wait for it any more, unless it is `detached`.
+
+        >>> invoice = step.invoke("bill", bill, order, timeout=timedelta(hours=1))
+        """
+        return self.start(id, cast(Any, function), data, timeout=timeout, detached=detached).result()
+
+    @overload
+    def start(
+        self, id: str, function: Callable[[Event[D], Any], Coroutine[Any, Any, T]], data: D, /, *,
+        timeout: timedelta | float | None = ..., detached: bool = ...,
+    ) -> Future[T]: ...  # fmt: skip
+    @overload
+    def start(
+        self, id: str, function: Callable[[Event[D], Any], T], data: D, /, *,
+        timeout: timedelta | float | None = ..., detached: bool = ...,
+    ) -> Future[T]: ...  # fmt: skip
+    @overload
+    def start(
+        self, id: str, function: str, data: Any = ..., /, *,
+        timeout: timedelta | float | None = ..., detached: bool = ...,
+    ) -> Future[Any]: ...  # fmt: skip
+    def start(
+        self,
+        id: str,
+        function: str | Callable[..., Any],
+        data: Any = None,
+        /,
+        *,
+        timeout: timedelta | float | None = None,
+        detached: bool = False,
+    ) -> Future[Any]:
+        """As `invoke`, side by side with what comes after it.
+
+        >>> invoice = step.start("bill", bill, order)
+        >>> parcel = step.start("pack", "warehouse/pack", order)
+        >>> step.gather(invoice, parcel)
+        """
+        target, child, body = invocation(self._frame, id, function, data, timeout, detached)
+        return Future(self._frame, self._frame.offer(INVOKE, id, target, self._options, child, body), value_of)
+
+    @overload
+    def promise(self, id: str, /, *, as_: type[T], timeout: timedelta | float | None = ...) -> Promise[T]: ...
+    @overload
+    def promise(self, id: str, /, *, timeout: timedelta | float | None = ...) -> Promise[Any]: ...
+    def promise(self, id: str, /, *, as_: Any = Any, timeout: timedelta | float | None = None) -> Promise[Any]:
+        """What somebody outside resolves or rejects, once, by its token: `app.promises`, `flow promise`.
+
+        It may be settled before its `result()` is asked for; from then on the run waits, and `timeout` counts. The value
+        is rebuilt to `as_`. `result` raises StepFailed when it is rejected, and after `timeout`.
+
+        >>> approval = step.promise("approval", as_=bool, timeout=timedelta(days=2))
+        >>> step.run("ask", send_mail, approval.token)
+        >>> ok = approval.result()
+        """
+        return Promise(self._frame, id, as_, timeout, self._options)
 
     @overload
     def send_event(self, id: str, events: Event[Any], /) -> str: ...

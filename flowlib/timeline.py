@@ -5,7 +5,7 @@ Pure: entries in, records out. A history that lost its beginning to its bound gi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ class _Building:
     bytes: int = 0
     wait: WaitRecord | None = None
     origin: str = ""
+    child: str = ""
 
     def close(self, at: float, outcome: str, **more: Any) -> None:
         if self.attempts and self.attempts[-1].ended is None:
@@ -33,7 +34,7 @@ class _Building:
         if entry.kind == "retried":
             self.status = "queued"
         else:
-            self.status, self.bytes = (COMPLETED if entry.detail["outcome"] == "ok" else FAILED), entry.detail["bytes"]
+            self.status, self.bytes = _ended(entry.detail), entry.detail["bytes"]
             self.origin = "given" if "given" in entry.detail else "kept"
 
     def end(self, run: HistoryEntry) -> None:
@@ -57,7 +58,7 @@ def steps_of(history: Iterable[HistoryEntry]) -> tuple[StepRecord, ...]:
         elif entry.kind != "log" and is_step(entry.step) and entry.step != ENTRY:
             _take(building.setdefault(entry.step, _Building(queued=entry.at)), entry)
     return tuple(
-        StepRecord(id_of(key), b.kind, b.status, tuple(b.attempts), b.until, b.bytes, b.wait, b.origin)
+        StepRecord(id_of(key), b.kind, b.status, tuple(b.attempts), b.until, b.bytes, b.wait, b.origin, b.child)
         for key, b in building.items()
     )
 
@@ -88,18 +89,16 @@ def _take(step: _Building, entry: HistoryEntry) -> None:
         case "waiting":
             step.attempts.clear()  # an event that was not the one
             step.status, step.until = "waiting", float(detail["until"]) / 1000
-            since = None if detail.get("since") is None else float(detail["since"]) / 1000
-            step.wait = WaitRecord(detail["event"], detail["match"], detail["timeout"] / 1000, since)
+            step.child, step.wait = detail.get("child", ""), _wait_of(detail)
         case "failed":  # the step, or the function before it came to the step
             error = ErrorInfo.from_dict(detail["error"])
             step.close(entry.at, detail["outcome"], error=error, retry_at=detail["retry_at"] / 1000)
             step.status = "retrying"
         case "recorded" if "event" in detail:  # what it has waited for; no worker had a hand in it
-            step.status, step.bytes = COMPLETED, detail["bytes"]
+            step.status, step.bytes = _ended(detail), detail["bytes"]
             step.wait = step.wait and replace(step.wait, found=detail["event"])
         case "recorded":
             step.wait = step.wait and replace(step.wait, timed_out=True)
-            ok = detail["outcome"] == "ok"
             final = ErrorInfo.from_dict(detail["error"]) if "error" in detail else None
             if (
                 not step.attempts or step.attempts[-1].ended is not None
@@ -107,7 +106,19 @@ def _take(step: _Building, entry: HistoryEntry) -> None:
                 began = entry.at - (detail["seconds"] or 0.0)
                 step.attempts.append(Attempt(entry.attempt, began, began, worker=entry.worker))
             step.close(entry.at, detail["outcome"], error=final)
-            step.status, step.bytes = (COMPLETED if ok else FAILED), detail["bytes"]
+            step.status, step.bytes = _ended(detail), detail["bytes"]
         case "lost" | "released" | "parked" | "dropped":  # dropped: another has won the race
             step.close(entry.at, CANCELLED if entry.kind == "dropped" else entry.kind)
             step.status = CANCELLED if entry.kind == "dropped" else "queued"
+
+
+def _wait_of(detail: Mapping[str, Any]) -> WaitRecord | None:
+    """For an event; else it is for a child, or a promise."""
+    if "event" not in detail:
+        return None
+    since = None if detail.get("since") is None else float(detail["since"]) / 1000
+    return WaitRecord(detail["event"], detail["match"], detail["timeout"] / 1000, since)
+
+
+def _ended(detail: Mapping[str, Any]) -> str:
+    return COMPLETED if detail["outcome"] == "ok" else FAILED

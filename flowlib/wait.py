@@ -37,6 +37,18 @@ class Due:
         self.until_ms = until_ms
 
 
+class Told(Due):
+    """A wait for what is told to this very step: how the run that it has invoked ends, or what a promise comes to."""
+
+    def args(self, run: str, key: str, retries: int) -> tuple[Any, ...]:
+        """What it waits for, as the script takes it; `retries` is how often the run was put back after it had failed."""
+        raise NotImplementedError
+
+    def timed_out(self, step_id: str) -> Exception:
+        """What is recorded when its time is over."""
+        raise NotImplementedError
+
+
 class Wait(Due):
     """For an event, as long as the delay at most; `match` is for people, and `since_ms` from when on it looks back.
 

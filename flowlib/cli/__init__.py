@@ -26,6 +26,7 @@ COMMANDS = {
     "cancel": "End runs that have not ended.",
     "retry": "Put failed runs back to the step that failed.",
     "replay": "Start a new run of the same event, anew or from a step on.",
+    "promise": "Settle a promise that a run waits for.",
     "cron": "Look at cron schedules, trigger, pause and resume functions.",
     "check": "Look which unfinished runs this code would break, before it is deployed.",
     "functions": "List the functions that workers have declared.",

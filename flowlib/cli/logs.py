@@ -107,9 +107,7 @@ class _Lines:
                 self._end(entry, f"the run is retried{what}", "yellow")
             case "undoing":
                 why = f": {detail['reason']}" if detail.get("reason") else ""
-                self._event(
-                    entry, f"the run is {detail['status']}{why}: what it has done is undone first", "magenta"
-                )
+                self._event(entry, f"the run is {detail['status']}{why}: what it has done is undone first", "magenta")
             case "completed":
                 self._end(entry, "the run has completed", "green")
             case "failed":

@@ -112,6 +112,7 @@ def run_document(run: Run) -> dict[str, Any]:
         "error": error_document(run.error), "reason": run.reason, "step": run.step, "attempt": run.attempt,
         "recorded": run.recorded, "memo_bytes": run.memo_bytes, "dropped": run.dropped, "retried": run.retried,
         "replay_of": run.replay_of or None, "replays": run.replays,
+        "parent": run.parent or None,
     }  # fmt: skip
 
 
@@ -119,6 +120,7 @@ def step_document(step: StepRecord, memo: Memo | None) -> dict[str, Any]:
     return {
         "id": step.id, "kind": step.kind, "status": step.status, "until": iso(step.until), "bytes": step.bytes,
         "origin": step.origin or None, "wait": _wait_document(step.wait),
+        "child": step.child or None,
         "attempts": [_attempt_document(attempt) for attempt in step.attempts],
         "output": jsonable(decode(memo.value, open=veiled)) if memo is not None and memo.error is None else None,
         "error": error_document(memo.error) if memo is not None else None,

@@ -93,6 +93,8 @@ class _Page:
             self._print(("error    ", "dim"), (self._told(run.error), "red"), step)
             if not step:  # else the step shows it
                 self._traceback(run.error.traceback, "         ")
+        if run.parent:
+            self._print(("parent   ", "dim"), f"run {run.parent}")
         if run.replay_of:
             self._print(("replays  ", "dim"), f"run {run.replay_of}")
         if run.replays:
@@ -125,10 +127,14 @@ class _Page:
             self._print((step.id, "bold"), "  ", said, slept, origin)
             if step.wait is not None:
                 self._wait(step.wait)
+            if step.child:
+                self._print(("  invoked  ", "dim"), f"run {step.child}")
             if step.kind == "run":
                 self._attempts(step)
-            if step.kind in ("run", "wait"):
+            if step.kind in ("run", "wait", "invoke", "promise"):
                 memo = memos.get(step.id)
+                if memo is not None and memo.error is not None and step.kind in ("invoke", "promise"):
+                    self._error(memo.error, "")
                 if memo is not None and memo.error is None:
                     self._print(("    → ", "dim"), self._cut(_json(decode(memo.value, open=veiled))))
 

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
---#include clock run metrics job queue wait cancel_on tell branches finish undo cancel
+--#include clock run metrics job queue wait cancel_on tell children branches finish undo cancel
 -- cancel_run: end an unfinished run from outside, and interrupt the body that is running; if it has something to undo, it ends
 -- once that is done.
 -- KEYS   1 {P}:leases   and those of the libraries

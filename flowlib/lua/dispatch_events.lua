@@ -1,5 +1,5 @@
 #!lua
---#include clock run metrics job queue wait cancel_on tell branches finish undo cancel start
+--#include clock run metrics job queue wait cancel_on tell children branches finish undo cancel start
 -- dispatch_events: events start what they trigger in this app, reach the runs that wait for them, cancel those that are to be
 -- cancelled by them, and are acknowledged, all or nothing (I5).
 -- An event that comes again starts nothing again; nor does it reach a wait again, because that is over, or one that was
@@ -58,7 +58,9 @@ end
 
 local function start_all(event)
   for _, run in ipairs(event[3]) do
-    local reply = start(app, unpack(run, 1, 15))
+    local invoked = run[16]
+    local wanted = not invoked or invoked[2] == 1 or is_awaited(invoked[1], run[6])
+    local reply = wanted and start(app, unpack(run, 1, 16)) or {0, run[6]}
     replies[#replies + 1] = reply
     local by = run[13] and run[13][3] or ''
     if reply[1] == 1 and by ~= '' then stop_run(reply[2], by) end

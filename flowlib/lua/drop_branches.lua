@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
---#include clock run metrics job queue wait branches
+--#include clock run metrics job queue wait cancel_on tell children branches finish undo cancel
 -- drop_branches: steps that lost a race are not waited for any more: their jobs leave queue, timers and workers.
 -- KEYS   1 {P}:leases   and those of the libraries
 -- ARGV   1 P  2 R  3 worker  4 lease  5 execution id  6 run, or RUN:BRANCH  7 app  8 function  9 queue  10 job

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
---#include clock run metrics job queue wait cancel_on tell branches finish undo
+--#include clock run metrics job queue wait cancel_on tell children branches finish undo cancel
 -- finish_run: the function returned or failed for good: leave its last job and end the run, in one stroke (I6); one that has
 -- failed, and has something to undo, ends once that is done.
 -- KEYS   1 {P}:leases   and {P}:memo:{run}, those of the libraries

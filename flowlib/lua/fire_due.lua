@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
---#include clock run metrics job queue wait cancel_on tell branches finish undo cancel
+--#include clock run metrics job queue wait cancel_on tell children branches finish undo cancel
 -- fire_due: what is due: jobs (sleeps, waits, back-offs) go to the front of their queues, the earliest first; a run that has
 -- not begun, or not ended, in time is cancelled.
 -- KEYS   1 {P}:timers   and {P}:tick, those of the libraries

@@ -69,7 +69,7 @@ local function begin(want)
 end
 
 local function may_stay(want)
-  return ARGV[15] == '1' and want[2][4] == queue and not want[3] and not want[4] and want[2][3] ~= 'wait'
+  return ARGV[15] == '1' and want[2][4] == queue and not want[3] and not want[4] and not WAITS[want[2][3]]
 end
 
 local stays

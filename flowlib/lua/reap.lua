@@ -55,7 +55,7 @@ for _, lease in ipairs(candidates()) do
         note(run, 'lost', f[3], f[4] or 1, worker, {job = job, queue = queue})
         count(r[2], 'recovered|lost_worker||')
         -- an attempt is lost if a body may have been running: that of a recorded step has ended, sleeps and waits have none
-        if f[6] ~= 'sleep' and f[6] ~= 'wait' and f[3] ~= '' and redis.call('HEXISTS', P .. ':memo:' .. run, f[3]) == 0 then
+        if f[6] ~= 'sleep' and not WAITS[f[6]] and f[3] ~= '' and redis.call('HEXISTS', P .. ':memo:' .. run, f[3]) == 0 then
           local id = string.match(f[3], '^%d+:(.*)$') or f[3]
           count(r[2], 'attempts|' .. r[3] .. '|lost|' .. step_label(r[2], r[3], string.match(id, '^[^%[]+') or id))
         end

@@ -20,11 +20,16 @@ local memos = P .. ':memo:' .. run
 -- The memo of the error that ended the run; of steps in a loop that have failed alike, that of the last.
 -- Else the function has made another error of it: then its last step, if that has failed. Else no step has.
 local function failed_step()
-  local error, found, nth = 'e' .. r[7], nil, 0
+  local error, found, nth = cmsgpack.unpack(r[7]), nil, 0
+  local function is_it(memo)
+    if string.sub(memo, 1, 1) ~= 'e' then return false end
+    local its = cmsgpack.unpack(string.sub(memo, 2)) -- that of a child may name a step of the child's
+    return its.type == error.type and its.message == error.message and its.traceback == error.traceback
+  end
   local all = redis.call('HGETALL', memos)
   for i = 1, #all, 2 do
     local n = tonumber(string.match(all[i], '^%d+')) or 0
-    if all[i + 1] == error and n > nth then found, nth = all[i], n end
+    if n > nth and is_it(all[i + 1]) then found, nth = all[i], n end
   end
   if found then return found end
   return string.sub(redis.call('HGET', memos, last) or '', 1, 1) == 'e' and last or nil
@@ -36,8 +41,14 @@ if failed then
   redis.call('HINCRBY', run_key(run), 'bytes', -#redis.call('HGET', memos, failed))
   redis.call('HDEL', memos, failed)
   redis.call('LREM', P .. ':order:' .. run, 0, failed)
+  local settled = redis.call('HGET', memos, '=settled:' .. failed)
+  if settled then -- a promise that was rejected may be settled anew
+    redis.call('HDEL', memos, '=settled:' .. failed)
+    redis.call('HINCRBY', run_key(run), 'bytes', -#settled)
+    redis.call('HINCRBY', run_key(run), 'values', -1)
+  end
 end
-redis.call('HDEL', run_key(run), 'ended', 'result', 'error', 'asks')
+redis.call('HDEL', run_key(run), 'ended', 'result', 'error', 'asks', 'armed')
 redis.call('HSET', run_key(run), 'status', 'running', 'attempt', 1, 'retried_by', token, 'retried_step', again)
 redis.call('HINCRBY', run_key(run), 'retries', 1)
 for _, kind in ipairs({'run', 'memo', 'history', 'order'}) do redis.call('PERSIST', P .. ':' .. kind .. ':' .. run) end

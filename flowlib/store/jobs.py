@@ -206,6 +206,10 @@ class JobStore(Link):
         """('unknown',), ('ended', status) or ('cancelled', job, worker that runs it or '')."""
         return tuple(part.decode() for part in self._call("cancel_run", run, reason, secrets.token_hex(8)))
 
+    def settle_promise(self, run: str, step: str, memo: bytes) -> str:
+        """`settled`, `unknown`, `late`, `over` or `ended`."""
+        return text(self._call("settle_promise", run, step, memo, secrets.token_hex(8)))
+
     def retry_run(self, run: str, token: str, spec: JobSpec) -> tuple[str, ...]:
         """('retried', step that is tried again or ''), ('unknown',), ('moved',), or (its status,). `spec` is its last job."""
         return tuple(map(text, self._call("retry_run", run, token, *spec.args())))

@@ -59,17 +59,17 @@ only_async = pytest.mark.parametrize("case", [ASYNC], indirect=True, ids=str)
 class Case:
     """An app, its workers, and a ledger of what bodies did, kept outside Redis."""
 
-    def __init__(self, way: Way, redis_url: str) -> None:
+    def __init__(self, way: Way, redis_url: str, name: str = "case") -> None:
         self.way = way
         self.ledger: list[Any] = []
         self._module = ModuleType(f"flow_case_{next(_modules)}")
-        self.app = self._app_in_a_module(redis_url)
+        self.app = self._app_in_a_module(redis_url, name)
         self._workers: list[tuple[FlowWorker, threading.Thread]] = []
 
-    def _app_in_a_module(self, redis_url: str) -> App:
+    def _app_in_a_module(self, redis_url: str, name: str) -> App:
         """A worker tells where its app can be imported from, so it has to be at the top of some module."""
         sys.modules[self._module.__name__] = self._module
-        exec(f"from flowlib import App; app = App('case', redis_url={redis_url!r})", vars(self._module))
+        exec(f"from flowlib import App; app = App({name!r}, redis_url={redis_url!r})", vars(self._module))
         app = vars(self._module)["app"]
         assert isinstance(app, App)
         return app

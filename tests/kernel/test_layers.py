@@ -23,7 +23,7 @@ LAYERS = """
     job
     metrics
     app
-    runs
+    runs promises
     rehearsal
     dispatch ticks replay
     subscriptions
@@ -42,6 +42,7 @@ LAYERS = """
     declaration
     async_step step
     face timeline
+    child promise
     journal wait
     server function triggers retry schedule codec shape hints scalar sealed model ulid errors
 """

@@ -17,6 +17,7 @@ from flowlib import (
     EventType,
     Future,
     Limits,
+    Promise,
     Run,
     Step,
     StepFailed,
@@ -63,6 +64,16 @@ async def store(rows: list[str], table: str = "contacts") -> int:
 def nothing() -> None: ...
 
 
+@app.function(on=uploaded)
+def counted(event: Event[Upload], step: Step) -> int:
+    return len(event.data.key)
+
+
+@app.function(on=uploaded)
+async def spelled(event: Event[Upload], step: AsyncStep) -> str:
+    return event.data.key
+
+
 @app.function(on=uploaded, retries=4, limits=Limits(steps=10))
 def import_contacts(event: Event[Upload], step: Step) -> int:
     check: Check = step.run("validate", validate, event.data.key)
@@ -76,6 +87,14 @@ def import_contacts(event: Event[Upload], step: Step) -> int:
     token: str = step.uuid().hex
     half: bool = step.random() < 0.5
     patched: bool = step.patched("ask-twice")
+    child: int = step.invoke("child", counted, Upload("k", "a@example.com"))
+    awaited: str = step.invoke("awaited", spelled, Upload("k", "a@example.com"), timeout=60, detached=True)
+    begun: Future[int] = step.start("begun", counted, Upload("k", "a@example.com"))
+    by_name: Any = step.invoke("by-name", "other/bill", {"any": "thing"})
+    promise: Promise[bool] = step.promise("ok", as_=bool, timeout=timedelta(days=1))
+    ok: bool = promise.result()
+    step.run("mail", str.upper, promise.token)
+    step.log.info("%s", [child, awaited, begun.result(), by_name, ok])
     found: Event[Upload] | None = step.wait_for_event("more", uploaded, match={"key": "k"}, timeout=60, since=event.ts)
     named: Event[Any] | None = step.wait_for_event("named", "plain.name", when=lambda each: bool(each.data))
     step.log.info("%s", [found and found.data.user_email, named])
@@ -116,6 +135,10 @@ async def import_contacts_async(event: Event[Upload], step: AsyncStep) -> list[s
     one, two = await asyncio.gather(step.run("one", enrich, "a"), step.run("two", store, rows))
     chunks: list[list[str]] = await step.map("each", enrich, ["a", "b"], limit=2)
     step.log.info("%s", [one[0].upper(), two + 1, chunks])
+    child: int = await step.invoke("child", counted, Upload("k", "a@example.com"))
+    awaited: str = await step.invoke("awaited", spelled, Upload("k", "a@example.com"))
+    ok: bool = await step.promise("ok", as_=bool).result()
+    step.log.info("%s", [child, awaited, ok])
     found: Event[Upload] | None = await step.wait_for_event("again", uploaded, when=lambda each: each.data.key == "k")
     named: Event[Any] | None = await step.wait_for_event("named", "plain.name", timeout=timedelta(days=2))
     step.log.info("%s", [found and found.data.user_email, named])

@@ -63,6 +63,9 @@ def import_contacts(event: Event[Upload], step: Step) -> int:
     step.sleep_until("nap", 3600.0)  # error
     step.sleep_until(datetime(2027, 1, 1))  # error
     step.wait_for_event("more", uploaded, timeout="1h")  # error
+    step.invoke("child", takes_an_order, {"id": 7})  # error
+    step.promise("ok", as_=bool, timeout="1h")  # error
+    step.run("enrich", enrich, step.promise("ok", as_=bool).result())  # error
     step.wait_for_event("more", uploaded, match="key")  # error
     step.wait_for_event("more", uploaded, since=3600)  # error
     step.wait_for_event("more", uploaded, when=lambda each: each.data.id == 1)  # error

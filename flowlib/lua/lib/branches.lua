@@ -1,9 +1,18 @@
 -- The places in which a run goes on side by side. Needs lib/run.lua, lib/metrics.lua, lib/job.lua, lib/queue.lua and lib/wait.lua.
 -- KEYS   {P}:open:{run}, channel {R}:pubsub:{worker}
+local stop_run -- lib/cancel.lua, which every script has in which places are ended
 
 -- A body that is running is interrupted: our workers go by the lease, and those of RQ by the job.
 local function stop_body(job, worker, lease)
   redis.call('PUBLISH', R .. ':pubsub:' .. worker, cjson.encode({command = 'stop-job', job_id = job, lease = lease}))
+end
+
+-- What the place has invoked, unless detached, is of no use any more. A child that has not begun will not: nobody waits for it.
+local function stop_child(run, place)
+  local child = redis.call('HGET', place, 'child')
+  if child and child ~= '' and redis.call('HGET', run_key(child), 'status') == 'running' then
+    stop_run(child, 'run ' .. run .. ', which had invoked it, does not wait for it any more')
+  end
 end
 
 -- A place is left for good, from outside: its job leaves queue, timers and worker. Returns the job and the worker or ''.
@@ -13,7 +22,8 @@ local function end_place(run, place, app)
   local f = redis.call('HMGET', job_key(job), 'flow_lease', 'worker_name', 'status', 'flow_run')
   local worker = ''
   unschedule_job(job, queue)
-  if p[3] == 'wait' then forget_wait(app, job) end
+  if WAITS[p[3]] then forget_wait(app, job) end -- before its child ends: nobody is to be told
+  if p[3] == 'invoke' then stop_child(run, place) end
   redis.call('LREM', R .. ':queue:' .. queue, 0, job)
   if is_held(f[1]) then
     worker = f[2] or ''
@@ -39,7 +49,7 @@ local function become_first(run, app, fn)
     local fields = redis.call('HGETALL', key)
     if #fields > 0 then
       local before, after = redis.call('HGET', run_key(run), 'state'), redis.call('HGET', key, 'state')
-      redis.call('HDEL', run_key(run), 'asks', 'armed', 'chained')
+      redis.call('HDEL', run_key(run), 'asks', 'armed', 'chained', 'child')
       redis.call('HSET', run_key(run), unpack(fields))
       redis.call('DEL', key)
       set_state(run_key(run), app, fn, before, after)

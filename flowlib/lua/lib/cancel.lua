@@ -1,10 +1,11 @@
 -- An unfinished run is ended from outside: its job leaves queue, timers and worker; a late report is fenced (I2).
 -- Needs lib/run.lua, lib/metrics.lua, lib/job.lua, lib/queue.lua, lib/wait.lua, lib/branches.lua, lib/finish.lua
 -- and lib/undo.lua.
+-- A run's children end with it, and theirs with them.
 -- KEYS   those of the libraries
 
 -- Returns its job and the worker that had it, or ''; `fields` are further ones of the run.
-local function stop_run(run, reason, fields)
+stop_run = function(run, reason, fields)
   local app = redis.call('HGET', run_key(run), 'app')
   end_others(run, run_key(run), app)
   local job, worker = end_place(run, run_key(run), app)

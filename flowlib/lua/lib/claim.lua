@@ -51,7 +51,7 @@ local function take_job(seen, worker, exec, lease_ms)
     if seen.lease then drop_lease(job, queue, seen.worker, seen.lease) end -- whoever had it, has it no more
     redis.call('ZADD', P .. ':leases', NOW + lease_ms, lease)
     redis.call('HSET', key, started_fields(worker, exec, lease))
-    if seen.kind == 'wait' then forget_wait(r.app, job) end -- its time is over: from now on no event decides
+    if WAITS[seen.kind] then forget_wait(r.app, job) end -- its time is over: from now on no event decides
     if r.starts_by then -- it has begun in time
       redis.call('ZREM', P .. ':timers', run .. '!start')
       redis.call('HDEL', run_key(run), 'starts_by')

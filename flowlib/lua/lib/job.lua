@@ -8,6 +8,7 @@
 -- wip, execution and the worker's list are written by show_job once a job has run for a moment: nobody can see shorter ones.
 -- wip scores lie a day ahead: RQ's own cleanup, which even `rq info` triggers, must never take our jobs. Leases expire.
 local DAY = 86400
+local WAITS = {wait = true, invoke = true, promise = true} -- kinds of steps that something outside the run ends
 
 -- Execution ids that begin with rq- are those of jobs that a stock RQ worker runs: it keeps RQ's books itself.
 local function by_rq(exec) return string.sub(exec, 1, 3) == 'rq-' end

@@ -52,10 +52,10 @@ end
 -- A run is {function, event id, event name, event ts ms, event data, run, idempotency window ms, retention s,
 -- location MODULE:APP, job as put_job takes it, ms in which it has to begin and ms in which it has to end (0: none), events
 -- that cancel it, as lib/cancel_on.lua has them, or nil, 1 if it may register what undoes its steps, what its middleware has
--- put beside the event, or ''}.
+-- put beside the event, or '', {the run that has invoked it or '', 1 if it does not depend on that} or nil}.
 -- Returns {1, run} started; {0, run} this event id has started that run before.
 local function start(app, fn, event, name, ts, data, run, window, retention, location, spec, start_ms, run_ms, cancels,
-  undoes, meta)
+  undoes, meta, invoked)
   local once = P .. ':once:' .. app .. ':' .. fn .. ':' .. event
   local earlier = redis.call('GET', once)
   if earlier then return {0, earlier} end
@@ -66,5 +66,6 @@ local function start(app, fn, event, name, ts, data, run, window, retention, loc
     unpack(meta ~= '' and {'meta', meta} or {}))
   if cancels then expect_cancels(app, run, cancels) end
   if undoes == 1 then redis.call('HSET', run_key(run), 'undoes', 1) end
+  if invoked and invoked[1] ~= '' then redis.call('HSET', run_key(run), 'parent', invoked[1]) end
   return {1, run}
 end

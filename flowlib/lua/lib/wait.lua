@@ -69,7 +69,7 @@ local function deliver_event(app, job, memo, event)
   local run = run_of(job)
   local place = place_of_job(job)
   local r = redis.call('HMGET', run_key(run), 'status', 'function')
-  local p = redis.call('HMGET', place, 'job', 'step', 'state', 'queue')
+  local p = redis.call('HMGET', place, 'job', 'step', 'state', 'queue', 'kind')
   local fn, step, queue = r[2], p[2], p[4]
   local asks = forget_wait(app, job)
   if r[1] ~= 'running' or p[1] ~= job then return end
@@ -78,7 +78,9 @@ local function deliver_event(app, job, memo, event)
     redis.call('HINCRBY', run_key(run), 'bytes', #memo)
     if redis.call('HEXISTS', run_key(run), 'forked') == 1 then redis.call('RPUSH', order_key(run), step) end
     count(app, 'memo_bytes|' .. fn .. '||', #memo)
-    note(run, 'recorded', step, 1, '', {bytes = #memo, outcome = 'ok', kind = 'wait', event = event})
+    local failed = string.sub(memo, 1, 1) == 'e'
+    note(run, 'recorded', step, 1, '', {bytes = #memo, outcome = failed and 'failed' or 'ok',
+      kind = p[5], event = event, error = failed and cmsgpack.unpack(string.sub(memo, 2)) or nil})
   end
   redis.call('HSET', place, 'due', '')
   if redis.call('HGET', job_key(job), 'status') == 'scheduled' then -- else its timer has just fired
@@ -86,6 +88,13 @@ local function deliver_event(app, job, memo, event)
     queue_job(job, queue, true)
     note(run, 'queued', step, 1, '', {job = job, queue = queue, woken = true})
     set_state(place, app, fn, p[3], 'queued')
+  end
+end
+
+-- To whoever waits for exactly this: the end of a child, the settling of a promise.
+local function deliver_to_each(app, name, digest, memo, event)
+  for _, job in ipairs(redis.call('ZRANGE', waiters_key(app, name, digest), 0, -1)) do
+    deliver_event(app, job, memo, event)
   end
 end
 

@@ -1,0 +1,66 @@
+"""An app whose runs invoke others and wait for promises, and processes that die as they bring that about."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from flowlib import App, Event, Step
+from flowlib.dispatch import Dispatcher
+from flowlib.promises import Promises
+from flowlib.store import Store
+from flowlib.wire import FOREVER
+from flowlib.worker import FlowWorker
+
+from .doom import deadly_wire
+from .ledger import noted
+
+app = App("invoking", retries=0)
+SETTINGS: dict[str, Any] = {"lease_ms": 500, "reconcile_every": 3600.0}
+
+
+def work(step: Step, name: str) -> str:
+    with noted(step, name):
+        return name
+
+
+@app.function(on="crash.bill")
+def bill(event: Event[dict[str, Any]], step: Step) -> str:
+    if event.data["slow"]:
+        step.sleep("nap", 3600)
+    return step.run("work", work, step, "work")
+
+
+@app.function(on="crash.order")
+def order(event: Event[dict[str, Any]], step: Step) -> str:
+    if event.data["beside"]:
+        return step.gather(step.start("bill", bill, event.data), step.submit("pack", work, step, "pack"))[0]
+    return step.invoke("bill", bill, event.data, timeout=0.3 if event.data["slow"] else 60)
+
+
+@app.function(on="crash.ask")
+def ask(event: Event[dict[str, Any]], step: Step) -> Any:
+    promise = step.promise("answer", as_=str)
+    step.run("mail", str, promise.token)
+    if event.data["late"]:
+        step.wait_for_event("go", "go", since=event.ts)
+    return promise.result()
+
+
+def die_working(url: str, script: str, when: str) -> None:
+    """A worker, until the first time that one of its threads sends that script."""
+    store = Store(url, patience=FOREVER, wire=deadly_wire(script, when))
+    FlowWorker(app=app.connect(url), store=store, **SETTINGS).work()
+
+
+def die_dispatching(url: str, when: str) -> None:
+    store = Store(url, wire=deadly_wire("dispatch_events", when))
+    dispatcher = Dispatcher(app.name, app.functions, app.location, store, "doomed", idle_ms=60_000)
+    while True:
+        dispatcher.dispatch(dispatcher.fresh(100))
+        time.sleep(0)
+
+
+def die_settling(url: str, when: str, token: str) -> None:
+    doomed = Store(url, wire=deadly_wire("settle_promise", when))
+    Promises(lambda: doomed).resolve(token, "yes")
