@@ -10,6 +10,7 @@ import pytest
 from flowlib import App, Event
 from flowlib.testing import Stored
 from tests.cli.conftest import Flow
+from tests.crash.fleet import until
 
 CODE = """
 from dataclasses import dataclass
@@ -68,10 +69,12 @@ def unfinished(flow: Flow, redis_url: str) -> Any:
     deploy()
     app = App("orders", redis_url=redis_url)
     app.send([Event("placed", {"id": 1}, id="o1"), Event("asked", {}, id="q1")])
-    for _ in range(2):  # the sleep may be over only when the first has ended
-        assert flow("worker", "orders:app", "--burst").code == 0
-    runs = {run.function: run.state for run in app.runs.list()}
-    assert runs == {"order": "waiting", "question": "sleeping"}
+
+    def states() -> dict[str, str]:
+        assert flow("worker", "orders:app", "--burst").code == 0  # the sleep may be over only when one has ended
+        return {run.function: run.state for run in app.runs.list()}
+
+    until(lambda: states() == {"order": "waiting", "question": "sleeping"})
     yield lambda: Stored(app.store).values
     app.store.close()
 
