@@ -68,7 +68,8 @@ def test_a_running_body_is_interrupted_and_its_result_dropped(case: Case) -> Non
         yield step.run("never", case.body("never"))
 
     run_id = case.send()
-    until(lambda: case.app.runs.get(run_id).step == "work")
+    until(lambda: case.ledger == ["begin"])
+    until(lambda: case.app.runs.get(run_id).step == "work")  # in place, Redis hears of a step a moment later
     case.app.runs.cancel(run_id, reason="not wanted")
     cancelled(case, run_id, "not wanted")
     until(lambda: len(case.ledger) == 2)

@@ -115,7 +115,14 @@ def test_a_worker_killed_at_any_command_loses_nothing_and_repeats_no_recorded_st
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("when", [BEFORE, AFTER])
-@pytest.mark.parametrize("tale", [STORY, FORKED, COROUTINES], ids=["story", "forked", "coroutines"])
+@pytest.mark.parametrize(
+    "tale",
+    [
+        pytest.param(STORY, id="story"),
+        pytest.param(FORKED, id="forked", marks=pytest.mark.chaos),
+        pytest.param(COROUTINES, id="coroutines", marks=pytest.mark.chaos),
+    ],
+)
 def test_a_connection_that_breaks_at_any_command_loses_and_repeats_nothing(
     databases: Server, tmp_path: Path, tale: Tale, when: str
 ) -> None:
