@@ -85,7 +85,7 @@ class App:
         self.hooks = Hooks(middleware) if middleware else None
         self.sealing = None if self.hooks is None else self.hooks.sealing
         self.runs = Runs(lambda: self.store, name, self.functions, self.sealing)
-        self.promises = Promises(lambda: self.store)
+        self.promises = Promises(lambda: self.store, self._seal)
 
     def __repr__(self) -> str:
         return f"App({self.name!r})"
@@ -211,6 +211,7 @@ class App:
         >>> total = app.call(bill, order).result(timeout=30)
         """
         app, name, encoded = call_of("app.call", function, data, self.name)
+        encoded = self._seal(encoded)
         run = ulid(time.time_ns() // 1_000_000, secrets.token_bytes(10))
         asked = Invocation(app, name, run, "", True, encoded).encode()
         self.store.send_events([(run, INVOKE_EVENT, asked, 0, "")])
@@ -249,8 +250,7 @@ class App:
         data = encode(event.data, where=f"{where}data")
         for type in self._types_of(event):
             decode(data, type, where=f"{where}event {event.name!r}: data")
-        if self.sealing is not None:
-            data = self.sealing.seal(data)
+        data = self._seal(data)
         if len(data) > MAX_EVENT_BYTES:
             raise PayloadError(
                 f"{where}event {event.name!r}: its data of {len(data)} bytes is over the limit of {MAX_EVENT_BYTES} bytes: "
@@ -263,6 +263,9 @@ class App:
             _stamp(event.ts, where),
             "" if self.hooks is None or not self.hooks.sends else self._meta(event, around),
         )
+
+    def _seal(self, encoded: bytes) -> bytes:
+        return encoded if self.sealing is None else self.sealing.seal(encoded)
 
     def _meta(self, event: Event[Any], around: ExitStack | None) -> str:
         """What its hooks have put beside it."""

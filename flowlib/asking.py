@@ -129,7 +129,9 @@ class Asking(Recording):
         call = self._name(PROMISE, step_id, target, options)
         key = secret_key(call.key)
         is_new = key not in self.memos
-        secret = self._noted(key, make_secret, str)
+        secret = self._noted(
+            key, make_secret, str, in_clear=True
+        )  # whoever settles it, with or without a key, compares it
         if is_new:
             self.job.settle()  # whoever is given the token may use it at once
         return call, make_token(self.run_id, call.key, secret)
@@ -223,13 +225,13 @@ class Asking(Recording):
         journal = self.job.journal
         return self._noted(journal.patch(patch), lambda: journal.live, bool)
 
-    def _noted(self, key: str, make: Callable[[], Any], as_: type[T]) -> T:
+    def _noted(self, key: str, make: Callable[[], Any], as_: type[T], *, in_clear: bool = False) -> T:
         memo = self.memos.get(key)
         if memo is None:
             self.rollback.stop()
             asked = f"step.{key[1:].partition(':')[0]}()"
             memo = Memo(encode(make(), where=asked))
-            stored = Memo(self._stored(memo.value, asked))
+            stored = memo if in_clear else Memo(self._stored(memo.value, asked))
             self._check_state(len(stored.value), asked)
             self.job.keep_value(key, stored, memo)
         return cast(T, decode(memo.value, as_))

@@ -43,16 +43,19 @@ def child_of(run: str, key: str, retries: int) -> str:
 
 
 class Child(Told):
-    def __init__(self, app: str, function: str, data: bytes, timeout: timedelta, detached: bool) -> None:
+    def __init__(
+        self, app: str, function: str, data: bytes, timeout: timedelta, detached: bool, seal: Callable[[bytes], bytes]
+    ) -> None:
         super().__init__(delay_ms=max(0.0, timeout.total_seconds() * 1000))
         self.app, self.function = app, function
         self.detached = detached
         self._data = data
+        self._seal = seal  # not before it is needed: most calls of a replay are for children that have ended
         self._seconds = timeout.total_seconds()
 
     def args(self, run: str, key: str, retries: int) -> tuple[Any, ...]:
         child = child_of(run, key, retries)
-        event = Invocation(self.app, self.function, child, run, self.detached, self._data).encode()
+        event = Invocation(self.app, self.function, child, run, self.detached, self._seal(self._data)).encode()
         begun = (child, event, self.app, self.function, int(self.detached))
         return ("flow/child", "", child, "{}", self.delay_ms, None, None, None, None, None, begun)
 
@@ -68,11 +71,12 @@ def make_child(
     timeout: timedelta | float | None,
     detached: bool,
     own_app: str,
+    seal: Callable[[bytes], bytes],
 ) -> Child:
     """What the user asked for. Raises ConfigError, and PayloadError for data that cannot be stored or do not fit."""
     app, name, encoded = call_of(f"step {step_id!r}", function, data, own_app)
     delay = LONGEST_SLEEP if timeout is None else after(step_id, "timeout", timeout)
-    return Child(app, name, encoded, delay, detached)
+    return Child(app, name, encoded, delay, detached, seal)
 
 
 def call_of(where: str, function: str | Callable[..., Any], data: Any, own_app: str) -> tuple[str, str, bytes]:

@@ -25,8 +25,9 @@ class Promises:
     >>> app.promises.resolve(token, True)
     """
 
-    def __init__(self, store: Callable[[], Store]) -> None:
+    def __init__(self, store: Callable[[], Store], seal: Callable[[bytes], bytes] = lambda value: value) -> None:
         self._store = store
+        self._seal = seal
 
     def resolve(self, token: str, value: Any = None) -> None:
         """Give the promise its value; the run that waits for it goes on. Once: who is second gets an error.
@@ -37,7 +38,7 @@ class Promises:
         """
         run, step, _ = read_token(token)
         value = encode(value, where=f"promise of step {id_of(step)!r} of run {run}: value")
-        self._settle(token, Memo(value, None, PROMISE))
+        self._settle(token, Memo(self._seal(value), None, PROMISE))
 
     def reject(self, token: str, reason: str = "") -> None:
         """As `resolve`; asking for its result raises StepFailed with the reason, of type "Rejected".

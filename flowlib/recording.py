@@ -109,6 +109,10 @@ class Recording:
         self._speak()
         return error if self._hooked is None else self._hooked.leave(error)
 
+    def seal(self, encoded: bytes) -> bytes:
+        """As it is to be stored."""
+        return encoded if self._sealing is None else self._sealing.seal(encoded)
+
     def commit(self, call: StepCall, seconds: float) -> None:
         """The body has returned."""
         op = call.op
@@ -126,7 +130,7 @@ class Recording:
 
     def _stored(self, encoded: bytes, what: str) -> bytes:
         """As it is to be stored. Raises PayloadError when that is too much."""
-        stored, limit = encoded if self._sealing is None else self._sealing.seal(encoded), self._fn.limits.output_bytes
+        stored, limit = self.seal(encoded), self._fn.limits.output_bytes
         if len(stored) > limit:
             told = f"{what} of {len(stored)} bytes is over the limit of {limit} bytes"
             raise PayloadError(f"{told}: store it elsewhere and return where")

@@ -80,6 +80,30 @@ def go_through_all(case: Case) -> str:
     return run_id
 
 
+def test_what_runs_and_people_tell_each_other_is_sealed_too(case: Case) -> None:
+    """BEHAVIOURS 128: the data of children and of calls, their results, values of promises."""
+    case.use_middleware([Encryption({"new": KEY})])
+
+    @case.function(on="child", name="child")
+    def g(event: Event[dict[str, str]], step: Any) -> Any:
+        return (yield step.run("look", lambda: event.data["mail"]))
+
+    @case.function(on=signed_up)
+    def f(event: Event[Person], step: Any) -> Any:
+        told = yield step.invoke("child", "child", {"mail": event.data.mail})
+        promise = step.promise("ok")
+        yield step.run("tell", lambda: case.ledger.append(promise.token))
+        return [told, (yield promise.result())]
+
+    run_id = case.send(event=signed_up(Person(SECRET)))
+    until(lambda: case.ledger)
+    case.app.promises.resolve(case.ledger[0], SECRET)
+    run = case.ended(run_id)
+    assert (run.status, run.result) == ("completed", [SECRET, SECRET]), run.error
+    assert case.app.call("child", {"mail": SECRET}).result(20) == SECRET
+    assert SECRET.encode() not in all_that_is_stored(case)
+
+
 def test_stored_is_ciphertext_and_the_function_sees_clear_text(case: Case) -> None:
     """BEHAVIOURS 128: events, memos, waits and their matches, results, what RQ shows; on the first pass as in replays (I8)."""
     case.use_middleware([Encryption({"new": KEY})])
