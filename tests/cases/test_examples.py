@@ -17,9 +17,9 @@ from flowlib.schedule import CRON_EVENT, event_data
 from flowlib.testing import check_invariants
 from flowlib.worker import FlowWorker
 from tests.cases.case import PATIENCE, until
-from workers import nightly, onboarding, outbox
+from workers import approvals, nightly, onboarding, orders, outbox
 
-EXAMPLES = ["onboarding", "nightly"]
+EXAMPLES = ["onboarding", "nightly", "orders", "approvals"]
 
 
 class Office:
@@ -140,6 +140,34 @@ def test_the_nightly_report_is_sent_to_each_customer_and_tells_who_failed(
     run = at.ended(at.tick("report-all", datetime(2026, 11, 24, 2, tzinfo=UTC)))
     assert (run.status, run.result) == ("completed", ["bert"])
     assert len(at.sent) == 4
+
+
+def test_an_order_that_goes_through_is_charged_once(office: Callable[[App], Office]) -> None:
+    at = office(orders.app)
+    run = at.ended(at.send(orders.placed(orders.Order("o1", "ada@example.com", "book", 4200))))
+    assert (run.status, run.result) == ("completed", "P-o1")
+    assert list(at.sent) == ["charged-o1", "reserved-o1", "shipped-o1", "thanks-o1"]
+
+
+def test_an_order_that_cannot_be_shipped_is_refunded_and_its_stock_released(office: Callable[[App], Office]) -> None:
+    at = office(orders.app)
+    run = at.ended(at.send(orders.placed(orders.Order("o2", "ada@example.com", "unicorn", 4200))))
+    assert run.status == "failed"
+    assert list(at.sent) == ["charged-o2", "refunded-o2", "released-o2", "reserved-o2"]
+
+
+@pytest.mark.parametrize(("says", "outcome"), [(True, "paid"), (False, "refused"), (None, "forgotten")])
+def test_a_claim_is_what_the_holder_of_the_token_says(
+    office: Callable[[App], Office], says: bool | None, outcome: str
+) -> None:
+    at = office(approvals.app)
+    run = at.send(approvals.claimed(approvals.Claim("c1", "ada@example.com", 9900)))
+    at.waits(run, "decision")
+    if says is not None:
+        at.app.promises.resolve(at.sent["ask-c1"].split()[-1], says)
+    ended = at.ended(run, hurry=says is None)
+    assert (ended.status, ended.result) == ("completed", outcome)
+    assert f"{outcome}-c1" in at.sent
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
