@@ -184,11 +184,15 @@ def test_steps_side_by_side_are_undone_as_far_as_they_are_recorded(case: Case, h
         case.ledger.append("slow")
         until(lambda: False)
 
+    def once_slow_is_on() -> int:
+        until(lambda: "slow" in case.ledger)
+        case.ledger.append("first")
+        return 1
+
     @case.function(retries=0)
     def f(event: Event[Any], step: Any) -> Any:
-        first, beside = step.submit("first", case.body("first", 1)), step.submit("beside", slow)
+        first, beside = step.submit("first", once_slow_is_on), step.submit("beside", slow)
         step.on_rollback(case.body(f"undo {first.result()}"))
-        until(lambda: "slow" in case.ledger)
         if how == "fails":
             raise NonRetriable("no")
         beside.result()
