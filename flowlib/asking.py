@@ -129,9 +129,8 @@ class Asking(Recording):
         call = self._name(PROMISE, step_id, target, options)
         key = secret_key(call.key)
         is_new = key not in self.memos
-        secret = self._noted(
-            key, make_secret, str, in_clear=True
-        )  # whoever settles it, with or without a key, compares it
+        # whoever settles it, with or without a key, compares it
+        secret = self._noted(key, make_secret, str, in_clear=True)
         if is_new:
             self.job.settle()  # whoever is given the token may use it at once
         return call, make_token(self.run_id, call.key, secret)

@@ -257,7 +257,7 @@ class HeldJob:
         self.settle()
         fetch = partial(self.store.recorded_since, self.lease.run, len(self.order), self.journal.memos)
         steps, memos = self._reach(fetch)
-        self.order.update((key, len(self.order) + i) for i, key in enumerate(steps))
+        self.order.update({key: place for place, key in enumerate(steps, start=len(self.order))})
         for key, memo in memos.items():
             self.journal.record(key, unpack_memo(memo))
             self.memo_bytes += len(memo)
