@@ -309,3 +309,14 @@ def test_what_was_told_is_recorded_though_its_sender_dies_before_redis_looks(tmp
         until(lambda: len(desk.runs.outputs(run.id)) == 12)
         assert desk.faults() == []
         desk.store.close()
+
+
+def test_the_order_in_which_steps_were_recorded_is_the_same_learned_at_once_or_in_parts(desk: Desk) -> None:
+    """Every pass has to see it alike, however often it has asked before."""
+    hand = Hand(desk)
+    store, run = desk.store, hand.job.lease.run
+    steps = [f"1:s{number}" for number in range(9)]
+    for part in (steps[:4], steps[4:6], steps[6:]):
+        store.client.rpush(store.keys.order(run), *part)
+        hand.job.catch_up()
+    assert sorted(hand.job.order, key=lambda step: hand.job.order[step]) == steps
