@@ -50,8 +50,8 @@ COROUTINES = Tale(
     forked.TRIES_OF_COROUTINES,
 )  # fmt: skip
 SETTINGS = {"lease_ms": 500, "reconcile_every": 3600.0}  # nothing may be so lost that only the reconciler finds it
-FURTHEST = 120  # more commands than the story takes
-COMMANDS = 42  # about as many as it takes
+FURTHEST = 120  # more commands than the main thread of a worker sends for a tale
+COMMANDS = 42  # about as many as it sends
 AT_ONCE = 12
 
 
@@ -90,7 +90,10 @@ def databases(tmp_path: Path) -> Iterator[Server]:
 def test_a_worker_killed_at_any_command_loses_nothing_and_repeats_no_recorded_step(
     databases: Server, tmp_path: Path, tale: Tale, place: dict[str, Any], stride: int
 ) -> None:
-    """BEHAVIOURS 142, 143; I1, I3, I4: for every n until a run passes without reaching n."""
+    """BEHAVIOURS 142, 143; I1, I3, I4: for every n until a run passes without reaching n.
+
+    Of any thread: for every n up to `FURTHEST`, as beats and waiting threads send by the clock, the more the longer it takes.
+    """
     passed = threading.Event()
 
     def survive(at: int) -> Survival | None:
@@ -106,7 +109,7 @@ def test_a_worker_killed_at_any_command_loses_nothing_and_repeats_no_recorded_st
         survivals = [each for each in pool.map(survive, range(1, FURTHEST, stride)) if each is not None]
     assert {s.at: s.faults for s in survivals if s.faults} == {}
     kills = [s.at for s in survivals if s.killed]
-    assert passed.is_set(), f"no run passed: raise FURTHEST over {FURTHEST}"
+    assert passed.is_set() or "any_thread" in place, f"no run passed: raise FURTHEST over {FURTHEST}"
     assert len(kills) >= 3 * len(tale.steps) / stride, (
         f"only {len(kills)} places to be killed at: does the wire still count?"
     )
