@@ -35,6 +35,13 @@ MADE: dict[str, Callable[[], Any]] = {"now": partial(datetime.now, UTC), "uuid":
 make_secret = partial(secrets.token_urlsafe, 12)
 
 
+def vanished(key: str) -> NondeterminismError:
+    return NondeterminismError(
+        f"step {id_of(key)!r} was submitted, and the function does not ask for it any more: it changed under a run that had "
+        f"reached it: let it submit that step as before, or give the run a new start"
+    )
+
+
 class Asking(Recording):
     """The frame that the faces speak to."""
 
@@ -180,10 +187,7 @@ class Asking(Recording):
             self._perform(mine)
             return
         if job.forked and not job.recorded and job.journal.mine not in ("", *self._wants):
-            raise NondeterminismError(
-                f"step {id_of(job.journal.mine)!r} was submitted, and the function does not ask for it any more: it changed "
-                f"under a run that had reached it: let it submit that step as before, or give the run a new start"
-            )
+            raise vanished(job.journal.mine)
         wanted = self._wants.held_up_by(call)
         if len(wanted) == 1 and not job.forked:
             self._go_to(call.op, call.options, wanted[0].due)

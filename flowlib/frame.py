@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import capture, outcome
-from .asking import Asking
+from .asking import Asking, vanished
 from .async_step import AsyncStep
 from .attempt import Known, StepCall
 from .codec import encode
@@ -86,9 +86,14 @@ class Frame(Asking):
                 self._fail_between_steps(error)
         else:
             if self.alive:
-                self.job.finish("completed", result=encoded)
+                self._complete(encoded)
         finally:
             capture.speaking.reset(speaking)
+
+    def _complete(self, result: bytes) -> None:
+        left = [call.op.key for call in (*self._wants.calls(), *self._abandoned)]
+        if lost := self.job.complete(result, left):
+            self._fail_between_steps(vanished(lost))
 
     def _call_function(self) -> Any:
         event = event_of(self._record, self._fn.trigger_for, self.job.open)
@@ -151,6 +156,8 @@ class Frame(Asking):
         try:
             while True:
                 self._loop.run_ready()
+                if _has_failed(function):
+                    break  # at once: of what it has left behind nothing is wanted
                 if not self._abandoned and not any(not one.is_timer or not function.done() for one in self._awaited):
                     break  # what it has left behind may finish its steps, and not go on sleeping
                 self._go_on()
@@ -216,3 +223,7 @@ class Frame(Asking):
         if isinstance(awaited.call, StepCall) and awaited.call.open:
             self._wants.drop([awaited.call])
             self._abandoned.append(awaited.call)
+
+
+def _has_failed(task: asyncio.Task[Any]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)

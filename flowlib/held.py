@@ -19,11 +19,11 @@ from typing import Any, NoReturn, TypeVar
 from . import outcome
 from .capture import Recorder
 from .child import child_of
-from .codec import decode
-from .errors import Interrupt, PayloadError
-from .journal import INVOKE, PROMISE, WAIT, Journal, Op
+from .errors import Interrupt
+from .journal import INVOKE, PROMISE, Journal, Op
+from .lookback import Found, look_back
 from .model import ErrorInfo, Memo
-from .records import Claim, JobSpec, Lease, event_value, pack_memo, read_asks, read_event, text, unpack_memo
+from .records import Claim, JobSpec, Lease, pack_memo, read_asks, text, unpack_memo
 from .retry import Options
 from .sealed import Open
 from .store import RedisError, Sent, Store
@@ -280,30 +280,34 @@ class HeldJob:
             until, looked = None, "" if wait.since_ms is None else f"{max(0, wait.since_ms - 1)}-{LAST_OF_ITS_MS}"
         match = wait.match if self.open is None else wait.veiled
         told = (wait.name, wait.fields, wait.digest, match, wait.delay_ms, wait.since_ms)
-        found: tuple[bytes | None, str | None] = (None, None)
+        found: Found = (None, None)
+
+        def find(after: str) -> tuple[str, bool, list[tuple[str, Any]]]:
+            return self._reach(partial(self.store.find_events, wait.name, after))
+
         while True:
             if looked:
-                looked, found = self._look(op, wait, looked)
+                looked, found = look_back(find, op.id, wait, looked, self.open)
             verdict = leave(wait.delay_ms, until, (*told, looked or None, *found, None if wait.when is None else 1))
             if verdict != "behind":
                 return verdict
 
-    def _look(self, op: Op, wait: Wait, looked: str) -> tuple[str, tuple[bytes | None, str | None]]:
-        """Up to which event of the stream it was looked, and the memo and the id of the first that is waited for."""
-        more = True
-        while more:
-            looked, more, entries = self._reach(partial(self.store.find_events, wait.name, looked))
-            for entry, fields in entries:
-                try:
-                    event = read_event(entry, fields)
-                    memo = Memo(event_value(event), None, WAIT)
-                    stored = decode(memo.value, open=self.open)
-                except (KeyError, ValueError, OverflowError, PayloadError) as error:
-                    log.debug("event %s cannot be read: %s", entry, error)
-                    continue
-                if wait.takes(op.id, stored):
-                    return entry, (pack_memo(memo), event[0])
-        return looked, (None, None)
+    def complete(self, result: bytes, left: Sequence[str]) -> str:
+        """The function has returned, with these steps left open. A step that is open beside them has vanished: else ''."""
+        if not self.forked:
+            self.finish("completed", result=result)
+            return ""
+        self.confirm()
+        command = self.store.finish_run(
+            self.lease, self._at, self._recorded_step, self._end, "completed", result=result,
+            lines=self._recorder.drain(), left=left,
+        )  # fmt: skip
+        verdict, _, vanished = self._report(lambda: text(self.store.wire.call(command))).partition(" ")
+        if verdict == "vanished":
+            self._recorder.take_back()
+        else:
+            self._count(self._end[0])
+        return vanished
 
     def finish(self, status: str, *, result: bytes = b"", error: ErrorInfo | None = None) -> None:
         """The run has ended."""

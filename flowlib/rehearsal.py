@@ -12,6 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from typing import Any
 
+from .asking import vanished
 from .attempt import Known, StepCall
 from .engine import Engine
 from .errors import Interrupt, StepFailed
@@ -64,11 +65,12 @@ class Rehearsal(Frame):
             self.job.journal.place(mine.call.op)  # is it still of that kind?
         self._unwind()
 
-    def problem(self) -> BaseException | None:
-        """What the function raises before it has come to where the run stands."""
+    def problem(self, open: Sequence[str]) -> BaseException | None:
+        """What the function raises before it has come to where the run stands; or which of the `open` steps it leaves out."""
         try:
             with _unheard():
                 self._call_function()
+            return next((vanished(step) for step in open if step not in self.memos), None)
         except Interrupt:
             pass
         except BaseException as error:
@@ -94,7 +96,8 @@ def rehearse(store: Store, function: Function, run_id: str, hooks: Hooks | None)
     with store.client.pipeline() as pipe:
         pipe.hgetall(store.keys.run(run_id))
         pipe.hgetall(store.keys.memo(run_id))
-        stored, packed = pipe.execute()
+        pipe.hkeys(store.keys.open(run_id))
+        stored, packed, open = pipe.execute()
     record = {key.decode(): value for key, value in stored.items()}
     if record.get("status") != b"running":
         return None
@@ -103,7 +106,7 @@ def rehearse(store: Store, function: Function, run_id: str, hooks: Hooks | None)
     claim = Claim(lease, text(record["step"]), record["kind"].decode(), 1, 1, 0, 0.0, record, memos, 0)
     engine = Engine(store, "", lease_ms=0, rng=random.Random(0), hooks=hooks)
     try:
-        error = Rehearsal(engine, function, claim).problem()
+        error = Rehearsal(engine, function, claim).problem([text(step) for step in open])
     finally:
         engine.close()
     return id_of(claim.step), "" if error is None else f"{type(error).__name__}: {error}"

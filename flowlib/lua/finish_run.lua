@@ -6,13 +6,26 @@
 -- ARGV   1 P  2 R  3 worker  4 lease  5 execution id  6 run, or RUN:BRANCH  7 app  8 function  9 queue  10 job
 --        11 step that must be recorded, or ''  12 to 14 how the job ends, as leave_job takes it
 --        15 completed|failed|cancelled  16 result  17 error  18 log lines
+--        19 of a run that has gone on side by side and completes: the steps that its function leaves open, packed; else ''
 -- reply  'finished' | 'fenced' | 'unrecorded' (the memo did not arrive: send it again, first)
+--        | 'vanished STEP' (it is open, and the function does not ask for it any more: nothing was changed)
 local worker, lease, exec, named, app, _, queue, job, step = unpack(ARGV, 3, 11)
 local run, place = place_of(named)
 if not is_held(lease) then
   return redis.call('HGET', run_key(run), 'chained') == lease and 'finished' or 'fenced'
 end
 if step ~= '' and redis.call('HEXISTS', P .. ':memo:' .. run, step) == 0 then return 'unrecorded' end
+
+local function vanished()
+  local left = {}
+  for _, each in ipairs(cmsgpack.unpack(ARGV[19])) do left[each] = true end
+  for _, each in ipairs(redis.call('HKEYS', open_key(run))) do
+    if not left[each] and redis.call('HEXISTS', P .. ':memo:' .. run, each) == 0 then return each end
+  end
+end
+
+local lost = ARGV[19] ~= '' and vanished()
+if lost then return 'vanished ' .. lost end
 note_lines(run, worker, ARGV[18])
 drop_lease(job, queue, worker, lease)
 end_others(run, place, app)

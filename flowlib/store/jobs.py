@@ -185,10 +185,12 @@ class JobStore(Link):
         result: bytes = b"",
         error: ErrorInfo | None = None,
         lines: bytes = b"",
+        left: Sequence[str] | None = None,
     ) -> Packed:
-        """To be posted; the verdict is `finished`, `fenced` or `unrecorded`."""
+        """The verdict is `finished`, `fenced` or `unrecorded`; or `vanished STEP`, if what it has `left` open is told."""
         packed = b"" if error is None else msgpack.packb(error.as_dict(), unicode_errors="surrogatepass")
-        return self._pack_held("finish_run", lease, job, recorded, *ended, status, result, packed, lines)
+        still = b"" if left is None else for_lua(tuple(left))
+        return self._pack_held("finish_run", lease, job, recorded, *ended, status, result, packed, lines, still)
 
     def release_job(self, lease: Lease, reason: str, *, job: str = "", delay_ms: int = 0, lines: bytes = b"") -> str:
         """Of `job`, if the run is further than what was claimed."""

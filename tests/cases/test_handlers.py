@@ -52,7 +52,7 @@ def listening(case: Case, **settings: Any) -> None:
 
 @in_place
 def test_on_failure_is_called_once_as_a_run_of_its_own_with_all_that_is_known(case: Case) -> None:
-    """Behaviours 42, 43, 46."""
+    """Behaviours 42, 43."""
     listening(case)
     failed = case.run({"fail": 1}, event=Event("test", {"fail": 1}, id="order-7"))
     (handler,) = handled(case)

@@ -172,7 +172,7 @@ def test_a_hook_that_goes_on_failing_fails_the_step(case: Case, place: str) -> N
 
 @in_place
 def test_parallel_coroutines_have_each_their_own_hooks(case: Case) -> None:
-    """BEHAVIOURS 93, as far as steps are taken one after the other."""
+    """One worker takes them one after the other. On several, and of sync functions: `test_beside`."""
     if not case.way.is_async:
         return
     noting(case)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -10,7 +12,9 @@ import pytest
 from flowlib import Event, NonRetriable, NotFound, RunNotFailed, StepFailed
 from flowlib.store import Store
 from flowlib.testing import AFTER, check_invariants, cut, faulty_wire
+from tests.cases.beside import Beside
 from tests.cases.case import Case, in_place, only_sync, until
+from tests.cases.test_parallel import Meeting, crew
 
 
 def test_the_failed_step_is_tried_again_with_all_its_attempts_and_what_is_recorded_stays(case: Case) -> None:
@@ -192,3 +196,122 @@ def test_a_lost_reply_to_a_retry_is_asked_for_again_and_nothing_is_done_twice(ca
     run = case.ended(run.id)
     assert (run.status, run.retried, case.ledger) == ("completed", 1, ["charge"] * 2)
     assert check_invariants(store) == []
+
+
+# -- of runs that failed while other steps of theirs were open ----------------------------------------------------------
+
+
+@in_place
+def test_what_was_recorded_beside_the_failed_step_stays_and_what_was_open_is_done_anew(case: Case) -> None:
+    """Behaviour 30: it fails at once, with a body of its own still running elsewhere."""
+    mended, began = threading.Event(), threading.Semaphore(0)
+
+    def long() -> str:
+        case.ledger.append("long")
+        began.release()
+        until(mended.is_set)
+        return "long"
+
+    def bad() -> str:
+        case.ledger.append("bad")
+        if not mended.is_set():
+            until(lambda: {"good", "long"} <= set(case.ledger))
+            raise ValueError("no")
+        return "mended"
+
+    @case.function(retries=0)
+    def f(event: Event[Any], step: Any) -> Any:
+        beside = Beside(case, step)
+        begun = [beside.run("bad", bad), beside.run("good", case.body("good", "good")), beside.run("long", long)]
+        found = yield beside.all(*begun)
+        return [*found, (yield step.run("after", case.body("after", "after")))]
+
+    crew(case, 3)
+    failed = case.run()
+    assert (failed.status, failed.error and failed.error.step) == ("failed", "bad"), failed.error
+    assert began.acquire(timeout=20)
+    until(lambda: check_invariants(case.app.store) == [])
+    assert open_places(case) == []
+    mended.set()
+    assert case.app.runs.retry(failed.id) == "bad"
+    run = case.ended(failed.id)
+    assert (run.status, run.result, run.retried) == ("completed", ["mended", "good", "long", "after"], 1), run.error
+    assert Counter(case.ledger) == {"bad": 2, "good": 1, "long": 2, "after": 1}
+    assert check_invariants(case.app.store) == []
+    assert open_places(case) == []
+
+
+@in_place
+def test_waits_sleeps_and_children_that_were_open_begin_anew_too(case: Case) -> None:
+    @case.function(on="child", name="child")
+    def child(event: Event[Any], step: Any) -> Any:
+        return (yield step.wait_for_event("go", "go", timeout=3600)).id
+
+    def bad() -> None:
+        case.ledger.append("bad")
+        if case.ledger.count("bad") == 1:
+            until(lambda: [run.state for run in case.app.runs.list(function="child")] == ["waiting"])
+            raise ValueError("no")
+
+    @case.function(retries=0)
+    def f(event: Event[Any], step: Any) -> Any:
+        beside = Beside(case, step)
+        _, invoked, found, _ = yield beside.all(
+            beside.run("bad", bad), beside.invoke("child", "child", {}),
+            beside.wait("answer", "go", timeout=3600), beside.sleep("nap", 0.3),
+        )  # fmt: skip
+        return [invoked, found.id]
+
+    crew(case, 2)
+    failed = case.run()
+    assert (failed.status, failed.error and failed.error.step) == ("failed", "bad"), failed.error
+    assert [run.status for run in case.app.runs.list(function="child")] == ["cancelled"]
+    assert check_invariants(case.app.store) == []
+    case.app.runs.retry(failed.id)
+    until(lambda: [run.state for run in case.app.runs.list(function="child", status="running")] == ["waiting"])
+    until(lambda: {step.id: step.status for step in case.app.runs.get(failed.id).steps}["answer"] == "waiting")
+    case.app.send(Event("go", {}, "it"))
+    run = case.ended(failed.id)
+    assert (run.status, run.result) == ("completed", ["it", "it"]), run.error
+    assert case.ledger == ["bad", "bad"]
+    assert sorted(run.status for run in case.app.runs.list(function="child")) == ["cancelled", "completed"]
+    assert check_invariants(case.app.store) == []
+
+
+@in_place
+def test_of_two_that_failed_beside_each_other_a_retry_tries_the_one_that_ended_the_run_and_the_next_the_other(
+    case: Case,
+) -> None:
+    """Each failure that is recorded stays what it is until somebody asks for it to be tried again."""
+    meeting = Meeting(2)
+
+    def bad(name: str) -> str:
+        case.ledger.append(name)
+        if case.ledger.count(name) == 1:
+            meeting.body(None)
+            raise ValueError(name)
+        return name
+
+    @case.function(retries=0)
+    def f(event: Event[Any], step: Any) -> Any:
+        beside = Beside(case, step)
+        first, second = yield beside.join(beside.run("a", bad, "a"), beside.run("b", bad, "b"))
+        for each in (first, second):
+            if isinstance(each, StepFailed):
+                raise each
+        return [first, second]
+
+    crew(case, 2)
+    run = case.run()
+    for step in ("a", "b"):
+        assert (run.status, run.error and run.error.step) == ("failed", step), run.error
+        assert case.app.runs.retry(run.id) == step
+        run = case.ended(run.id)
+    assert (run.status, run.result, run.retried) == ("completed", ["a", "b"], 2), run.error
+    assert Counter(case.ledger) == {"a": 2, "b": 2}
+    assert check_invariants(case.app.store) == []
+
+
+def open_places(case: Case) -> list[str]:
+    keys = [key.decode() for key in case.app.store.client.scan_iter("flow:*")]
+    return [key for key in keys if ":branch:" in key or ":open:" in key]

@@ -98,6 +98,39 @@ def test_what_would_break_is_listed_and_nothing_is_run_or_changed(flow: Flow, un
     assert said.err == "app orders: 2 unfinished runs, 1 would break\n"
 
 
+BESIDE = """
+from typing import Any
+from flowlib import App, Event, Step
+app = App("orders")
+
+@app.function(on="split")
+def split(event: Event[Any], step: Step) -> None:
+    quick = step.submit("quick", len, "quick")
+    {beside}
+    quick.result()
+"""
+
+
+def test_a_step_that_is_open_beside_others_and_is_left_out_is_named(flow: Flow, redis_url: str) -> None:
+    """BEHAVIOURS 91, before a deploy."""
+    same = BESIDE.format(beside="step.timer('old', 3600)")
+    Path("orders.py").write_text(same)
+    app = App("orders", redis_url=redis_url)
+    app.send(Event("split", {}))
+
+    def state() -> list[str]:
+        assert flow("worker", "orders:app", "--burst").code == 0
+        return [run.state for run in app.runs.list()]
+
+    until(lambda: state() == ["sleeping"])
+    assert flow("check", "orders:app", apart=True).code == 0
+    Path("orders.py").write_text(BESIDE.format(beside="pass"))
+    said = flow("check", "orders:app", "--json", apart=True)
+    assert (said.code, len(said.document["broken"])) == (1, 1)
+    assert "step 'old' was submitted, and the function does not ask for it" in said.document["broken"][0]["problem"]
+    app.store.close()
+
+
 def test_with_no_run_there_is_nothing_to_break(flow: Flow) -> None:
     deploy()
     assert flow("check", "orders:app", apart=True).out == "app orders: 0 unfinished runs, none would break\n"

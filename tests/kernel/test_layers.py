@@ -32,7 +32,7 @@ LAYERS = """
     asking
     recording parallel
     held attempt rollback hooked
-    outcome invariants
+    outcome invariants lookback
     store
     records
     wire
