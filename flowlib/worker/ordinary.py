@@ -305,7 +305,9 @@ def _serializer_of(data: bytes) -> Any:
 
 
 class _Deadline(Deadline):
-    """A deadline that raises what RQ raises, inside the job."""
+    """A deadline that raises what RQ raises, inside the job, and as often: once."""
+
+    again = None
 
     def __init__(self, seconds: float | None, timed_out: BaseException) -> None:
         super().__init__(seconds)
