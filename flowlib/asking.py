@@ -268,8 +268,7 @@ class Asking(Recording):
             if job.losses or not self._host.is_sure:
                 job.confirm()
             return
-        self._unwound = True
-        job.chain(op, options, default, due)
+        job.chain(op, options, default, due)  # it may ask the user's code about events, which may raise
         self._unwind()
 
     @property

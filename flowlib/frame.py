@@ -21,7 +21,7 @@ from .deadline import TIMEOUT, BodyStopped
 from .errors import ConfigError, Interrupt, WorkerLost
 from .face import pass_over
 from .function import Function
-from .journal import ENDING, ENTRY, SLEEP, id_of
+from .journal import ENDING, ENTRY, SLEEP, UNDO, id_of
 from .parallel import Wants
 from .quiet_loop import QuietLoop
 from .recording import CANCELLED, DRAINED, LOST, Host, log
@@ -134,6 +134,7 @@ class Frame(Asking):
         self.recorder.live = self.job.overdue = False
         with self.rollback.rewind():
             self._call_function()
+        self._check_rewound()
         self._wants, self._awaited, self._abandoned, self._caught_up = Wants(), [], [], False
         self._speak()
         if self._fn.is_async:
@@ -141,6 +142,17 @@ class Frame(Asking):
         else:
             self.rollback.undo()
         self.job.finish(**read_ending(self.memos[ENDING]))
+
+    def _check_rewound(self) -> None:
+        """An error on the way may have kept the function from all that it had registered: it is called again, if it may be."""
+        rollback, error = self.rollback, self.rollback.ended_by
+        if lacking := rollback.lacks(sum(key.startswith(UNDO) for key in self.memos)):
+            if isinstance(error, Exception) and retry_delay(error, self.job.calls, self._fn.options, 0.0) is not None:
+                raise error
+            self.recorder.live = True  # else nobody would hear it
+            what = f"{lacking} steps are not undone: the function registers that no more"
+            log.error("run %s: %s; it came to %r", self.run_id, what, error)
+        rollback.keep_apart(self.job.journal.asked)
 
     # -- coroutines --------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from functools import cached_property
-from types import CodeType
+from types import CellType, CodeType
 from typing import Any
 
 from .errors import ConfigError
@@ -80,8 +80,8 @@ class Function:
 
     @cached_property
     def undoes(self) -> bool:
-        """Does it call `on_rollback`? Else it may be one of its helpers that does: that is known when it has."""
-        return "on_rollback" in _names_in(getattr(self.body, "__code__", None))
+        """Does it, or what it can reach of its own package, call `on_rollback`? Else that is known once it has."""
+        return speaks_of("on_rollback", self.body)
 
     def trigger_for(self, event_name: str) -> Trigger[Any] | None:
         """Of one that is invoked, the data are as those of its first trigger."""
@@ -110,6 +110,35 @@ class Function:
         }
 
 
+def speaks_of(name: str, body: Any) -> bool:
+    """Does its code, or that of functions and classes of its package that it can reach by their names?"""
+    package = _package(body)
+    left, seen = [body], set[int]()
+    while left:
+        one = left.pop()
+        if id(one) in seen or _package(one) != package:
+            continue
+        seen.add(id(one))
+        function = getattr(getattr(one, "func", one), "__func__", getattr(one, "func", one))
+        code = getattr(function, "__code__", None)
+        if code is None:  # a class, or an instance of one that can be called
+            left += vars(one if isinstance(one, type) else type(one)).values()
+            continue
+        names = _names_in(code)
+        if name in names:
+            return True
+        left += [function.__globals__[each] for each in names if each in function.__globals__]
+        left += [cell.cell_contents for cell in function.__closure__ or () if cell != _EMPTY]
+    return False
+
+
+def _package(one: Any) -> str:
+    return str(getattr(one, "__module__", None) or "").partition(".")[0]
+
+
+_EMPTY = CellType()
+
+
 def _names_in(code: CodeType | None) -> set[str]:
     """What a function's code, and that of the functions in it, speaks of."""
     if code is None:
@@ -131,12 +160,14 @@ def declared_as(body: Callable[..., Any]) -> list[Function]:
 
 
 def heard_by(functions: Iterable[Function]) -> str:
-    """Which ends of runs these are on, a line each, as lib/tell.lua looks for them: `name`, or `name app/function`."""
+    """Which ends of runs these are on, or are cancelled by, a line each, as lib/tell.lua looks for them: `name`, or
+    `name app/function`.
+    """
     heard = {
         f"{event.name} {function.app}/{function.handles}" if function.handles else event.name
         for function in functions
         for event in RUN_EVENTS
-        if function.trigger_for(event.name) is not None
+        if function.trigger_for(event.name) is not None or event.name in {each.name for each in function.cancel_on}
     }
     return "\n".join(["", *sorted(heard), ""]) if heard else ""
 

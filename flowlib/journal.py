@@ -11,6 +11,7 @@ Pure: no Redis, no RQ, no clock, no randomness.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -20,6 +21,7 @@ from .model import Memo
 
 ENTRY = ""  # the step of a run's first job, which only calls the function to learn what its first step is
 
+UNDO = "=undo:"  # what the keys of values begin with that say that a step has something which undoes it
 ENDING = "=ending:1"  # a value: how the run ends, once all that it has registered is undone
 
 RUN, SLEEP, SEND, WAIT, INVOKE, PROMISE = "run", "sleep", "send", "wait", "invoke", "promise"
@@ -101,6 +103,11 @@ class Journal:
             )
         self._seen[step_id] = (occurrence + 1, kind, target)
         return Op(key_of(step_id, occurrence + 1), kind, step_id)
+
+    @property
+    def asked(self) -> Container[str]:
+        """Ids that the function has used so far."""
+        return self._seen.keys()
 
     def next_value(self, name: str) -> str:
         """The key of the memo of such a value: they are told apart by the order in which the function asks for them."""

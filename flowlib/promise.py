@@ -32,6 +32,11 @@ def secret_key(key: str) -> str:
     return f"=promise:{key}"
 
 
+def settled_key(key: str) -> str:
+    """Of the memo of what it was settled with, which may come before it is waited for."""
+    return f"=settled:{key}"
+
+
 def make_token(run: str, key: str, secret: str) -> str:
     step = urlsafe_b64encode(key.encode("utf-8", "surrogatepass")).decode().rstrip("=")
     return f"{run}.{step}.{secret}"

@@ -10,9 +10,10 @@ from typing import Any
 
 from .codec import encode
 from .errors import NotFound, PayloadError
-from .journal import RUN, id_of, is_step
+from .journal import ENDING, RUN, id_of, is_step
 from .middleware import Sealing
 from .model import HistoryEntry, Memo
+from .promise import settled_key
 from .records import pack_memo, told
 
 # The key of a memo, the memo, or b"" for the one that the other run has, and what the new run's history says of it.
@@ -47,7 +48,12 @@ class Original:
         return [given.get(key) or (key, b"", self._kept(key)) for key in keys]
 
     def _before(self, first: str) -> list[str]:
-        anew, came_up = set[str](), False
+        if ENDING in self._memos:
+            raise NotFound(
+                f"run {self._run_id} has undone what it did before step {id_of(first)!r}, or is about to: there is nothing to "
+                f"be kept: replay it from its start"
+            )
+        anew, came_up = {settled_key(first)}, False
         for entry in self._history:
             came_up = came_up or (entry.step == first and entry.kind != "log")
             if came_up and entry.kind in ("recorded", "noted", "kept"):

@@ -9,7 +9,7 @@ Knows no Redis.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +25,7 @@ class Rollback:
 
     def __init__(self, run_id: str) -> None:
         self.rewinding = False
+        self.ended_by: BaseException | None = None  # what the function was rewound to
         self._run_id = run_id
         self._undos: list[tuple[str, Callable[[str], Any]]] = []
 
@@ -42,8 +43,17 @@ class Rollback:
         try:
             yield
         except BaseException as error:
+            self.ended_by = error
             log.debug("run %s: rewound, to %r", self._run_id, error)
         self.rewinding = False
+
+    def lacks(self, recorded: int) -> int:
+        """How many of those that had been registered the function has not come to this time."""
+        return max(0, recorded - len(self._undos))
+
+    def keep_apart(self, ids: Container[str]) -> None:
+        """From the steps that the function itself calls so."""
+        self._undos = [(f"{id} (rollback)" if id in ids else id, run) for id, run in self._undos]
 
     def stop(self, *, unless: bool = False) -> None:
         """So far had the function come."""

@@ -30,7 +30,10 @@ local function cancel_all(id, name, event_id, digest)
   local left = at_most
   for i = 1, math.min(#found, at_most) do
     local run, since = string.match(found[i], '^(.-)|(.*)$')
-    if comes_after(id, since) then -- else it is of the same millisecond
+    if redis.call('EXISTS', run_key(run)) == 0 then -- somebody has deleted it
+      redis.call('ZREM', cancels_key(app, name, digest), found[i])
+      left = left - 1
+    elseif comes_after(id, since) then -- else it is of the same millisecond
       stop_run(run, string.format('event %s (%s)', name, event_id))
       left = left - 1
     end

@@ -31,7 +31,8 @@ drop_lease(job, queue, worker, lease)
 end_others(run, place, app)
 leave_job(job, queue, worker, exec, lease, unpack(ARGV, 12, 14))
 if place ~= run_key(run) then -- the run has ended here
-  redis.call('HSET', run_key(run), 'job', job, 'queue', queue, 'step', redis.call('HGET', job_key(job), 'flow_step') or '')
+  local its = redis.call('HMGET', job_key(job), 'flow_step', 'flow_kind')
+  redis.call('HSET', run_key(run), 'job', job, 'queue', queue, 'step', its[1] or '', 'kind', its[2] or '')
 end
 local detail = {bytes = #ARGV[16]}
 if ARGV[15] == 'failed' and can_undo(run) and not is_undoing(run) then

@@ -26,7 +26,7 @@ end
 local function give_up(run, bound)
   local r = redis.call('HMGET', run_key(run), 'status', 'created', bound == 'start' and 'starts_by' or 'ends_by',
     'began')
-  if r[1] ~= 'running' or not r[3] or is_undoing(run) then return end
+  if r[1] ~= 'running' or not r[3] then return end
   local what = bound == 'start' and 'start timeout: it had not begun' or 'run timeout: it had not ended'
   stop_run(run, string.format('%s after %.6g s', what, (r[3] - (r[4] or r[2])) / 1000))
 end

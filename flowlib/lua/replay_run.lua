@@ -9,7 +9,7 @@
 local origin, run, spec, memos = ARGV[3], unpack(cmsgpack.unpack(ARGV[4]))
 if redis.call('EXISTS', run_key(run)) == 1 then return 'replayed' end -- its reply was lost
 local r = redis.call('HMGET', run_key(origin), 'app', 'function', 'event_id', 'event_name', 'event_ts', 'data', 'retention',
-  'location', 'created', 'ends_by', 'replays', 'began', 'cancels', 'meta')
+  'location', 'created', 'ends_by', 'replays', 'began', 'cancels', 'meta', 'undoes', 'untold')
 if not r[1] then return 'unknown' end
 for _, each in ipairs(memos) do
   if each[2] == '' then each[2] = redis.call('HGET', P .. ':memo:' .. origin, each[1]) end
@@ -19,11 +19,9 @@ local app, fn, event, name, ts, data, retention, location = unpack(r, 1, 8)
 local run_ms = r[10] and r[10] - (r[12] or r[9]) or 0
 begin_run(app, fn, event, name, ts, data, run, retention, location, spec, 0, run_ms,
   {event = name, id = event, replay_of = origin}, 'replay_of', origin, 'meta', r[14] or '')
-if r[13] then
-  local cancels = cmsgpack.unpack(r[13])
-  cancels[1] = ''
-  expect_cancels(app, run, cancels)
-end
+if r[13] then expect_again(app, run, r[13]) end
+if r[15] then redis.call('HSET', run_key(run), 'undoes', 1) end
+if r[16] then redis.call('HSET', run_key(run), 'untold', 1) end
 local bytes, values = 0, 0
 for _, each in ipairs(memos) do
   redis.call('HSET', P .. ':memo:' .. run, each[1], each[2])

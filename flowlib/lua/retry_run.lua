@@ -1,14 +1,14 @@
 #!lua
---#include clock run metrics job queue
+--#include clock run metrics job queue cancel_on
 -- retry_run: a failed run goes on where it failed, because somebody asks for it: the memo of the step that failed it is
 -- dropped, all others stay, and its last job is queued again, with all its attempts. The only way out of an end (I6).
--- KEYS   1 {P}:leases   and {P}:memo:{run} {P}:active:{app} {P}:timers, those of the libraries
+-- KEYS   1 {P}:leases   and {P}:memo|order:{run} {P}:active:{app} {P}:timers, those of the libraries
 -- ARGV   1 P  2 R  3 run  4 token of this request: sent again, it gets the same answer  5.. its last job, as put_job takes it
 -- reply  {'retried', step that is tried again, or '': the code behind the last one} | {'unknown'} | {its status}
 --        | {'moved'} (that is not its last job any more: look again)
 local run, token, spec = ARGV[3], ARGV[4], {unpack(ARGV, 5, 13)}
 local r = redis.call('HMGET', run_key(run), 'status', 'job', 'queue', 'step', 'app', 'function', 'error', 'created',
-  'retried_by', 'retried_step', 'ends_by', 'began')
+  'retried_by', 'retried_step', 'ends_by', 'began', 'cancels')
 if not r[1] then return {'unknown'} end
 if r[9] == token then return {'retried', r[10]} end
 if r[1] ~= 'failed' then return {r[1]} end
@@ -58,6 +58,7 @@ if r[11] then -- it has as long again to come to its end
   redis.call('HSET', run_key(run), 'ends_by', ends_by, 'began', NOW)
   set_timer(run .. '!end', ends_by)
 end
+if r[13] then expect_again(app, run, r[13]) end
 know_queue(queue)
 put_job(run, spec, NOW, waiting_fields(spec[8], spec[9]))
 forget_end(job, queue)

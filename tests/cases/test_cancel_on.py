@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flowlib import ConfigError, Event, EventType, matching
+from flowlib import ConfigError, Event, EventType, NonRetriable, matching, run_failed
 from flowlib.dispatch import Dispatcher
 from flowlib.testing import check_invariants
 from tests.cases.case import Case, in_place, only_sync, until
@@ -147,3 +147,62 @@ def test_what_can_never_match_is_refused(case: Case, cancel_on: Any, said: str) 
     with pytest.raises(ConfigError) as error:
         case.app.function(on=ordered, name="f", cancel_on=cancel_on)(lambda event, step: None)
     assert str(error.value).startswith(said)
+
+
+@only_sync
+def test_a_run_that_is_retried_is_cancelled_by_what_comes_from_then_on_and_others_are_still_found(case: Case) -> None:
+    """Behaviour 94. Ended, retried and ended again, it is forgotten once each time, and not for others."""
+
+    @case.function(on=ordered, retries=0, cancel_on=matching(refused, {"order": "id"}))
+    def f(event: Event[Order], step: Any) -> Any:
+        if event.data.customer == "fails":
+            yield step.run("work", case.body("work", fails=1))
+        if event.data.customer != "fails" or event.data.id == 2:
+            yield step.sleep("nap", 3600)
+
+    untouched = case.send(event=ordered(Order(9)))
+    asleep(case, untouched)
+    for number in (1, 2):
+        case.ledger.clear()
+        run = case.run(event=ordered(Order(number, "fails")))
+        assert run.status == "failed"
+        case.app.runs.retry(run.id)
+        if number == 1:
+            assert case.ended(run.id).status == "completed"
+        else:
+            asleep(case, run.id)
+            case.app.send(refused(Refusal(2), id="no"))
+            ended = case.ended(run.id)
+            assert (ended.status, ended.reason) == ("cancelled", "event order.refused (no)")
+        assert check_invariants(case.app.store) == []
+    case.app.send(refused(Refusal(9)))
+    assert case.ended(untouched).status == "cancelled"
+
+
+@only_sync
+def test_how_another_run_has_ended_cancels_too(case: Case) -> None:
+    """It is told, though no function is on it."""
+
+    @case.function(on="other", retries=0)
+    def other(event: Event[Any], step: Any) -> Any:
+        raise NonRetriable("no")
+
+    @case.function(cancel_on=matching(run_failed, {"function": "function"}))
+    def f(event: Event[Any], step: Any) -> Any:
+        yield step.sleep("nap", 3600)
+
+    run = case.send({"function": "other"})
+    asleep(case, run)
+    failed = case.run(event=Event("other", {}))
+    assert case.ended(run).reason.startswith(f"event flow/run.failed ({failed.id}.failed.")
+
+
+@only_sync
+def test_a_run_whose_record_is_gone_holds_no_event_up(case: Case) -> None:
+    """Somebody has deleted it by hand."""
+    sleeps(case, cancel_on=refused)
+    run = case.send(event=ordered(Order(1)))
+    asleep(case, run)
+    case.app.store.client.delete(case.app.store.keys.run(run))
+    case.app.send(refused(Refusal(1)))
+    assert case.run(event=ordered(Order(2, "short"))).status == "completed"

@@ -199,3 +199,36 @@ def test_a_handler_that_is_none_is_refused(case: Case, handler: Callable[..., An
         case.app.function(on="test", name="f", on_failure=handler)(lambda event, step: None)
     assert str(refused.value) == said
     assert case.app.functions == {}
+
+
+def ended_told(case: Case) -> int:
+    return told(case).count("flow/run.finished")
+
+
+@only_sync
+def test_nothing_is_told_of_the_children_of_a_handler_so_that_nothing_goes_round(case: Case) -> None:
+    """Behaviours 42, 43."""
+
+    @case.function(on="note", name="note")
+    def note(event: Event[Any], step: Any) -> Any:
+        yield step.invoke("deeper", "write", {})
+
+    @case.function(on="write", name="write")
+    def write(event: Event[Any], step: Any) -> Any:
+        yield step.run("write", case.body("written"))
+
+    @case.function(on=run_finished)
+    def watch(event: Event[Ending], step: Any) -> Any:
+        yield step.invoke("note", "note", {})
+
+    @case.function()
+    def f(event: Event[Any], step: Any) -> Any: ...
+
+    ended = case.run()
+    until(lambda: len(case.app.runs.list()) == 4 and all(run.finished for run in case.app.runs.list()))
+    assert ended_told(case) == 1
+    (written,) = case.app.runs.list(function="write")
+    again = case.ended(case.app.runs.replay(written.id))
+    assert (again.status, ended_told(case)) == ("completed", 1)
+    case.ended(case.app.runs.replay(ended.id))
+    assert ended_told(case) == 2

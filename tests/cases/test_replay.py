@@ -191,3 +191,24 @@ def test_runs_are_found_by_fields_of_their_events(case: Case) -> None:
     assert len(case.app.runs.list(match={"kind": "a"})) == 3
     assert [run.event.data["user"]["id"] for run in case.app.runs.list(match={"user.id": 1, "kind": "a"})] == [1]
     assert case.app.runs.list(match={"user.id": "1"}) == case.app.runs.list(match={"nothing": None}) == []
+
+
+@only_sync
+def test_a_promise_is_made_anew_from_its_own_step_on(case: Case) -> None:
+    """Behaviour 139: though it was settled before anybody waited for it."""
+
+    @case.function()
+    def f(event: Event[Any], step: Any) -> Any:
+        approval = step.promise("approval")
+        step.run("mail", lambda: case.ledger.append(approval.token))
+        if event.data["early"]:
+            step.run("early", lambda: case.app.promises.resolve(approval.token, "early"))
+        return approval.result()
+
+    first = case.run({"early": True})
+    assert first.result == "early"
+    again = case.app.runs.replay(first.id, from_step="approval")
+    until(lambda: case.app.runs.get(again).state == "waiting")
+    case.app.promises.resolve(case.ledger[0].replace(first.id, again), "late")
+    assert case.ended(again).result == "late"
+    assert check_invariants(case.app.store) == []

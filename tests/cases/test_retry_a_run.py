@@ -315,3 +315,32 @@ def test_of_two_that_failed_beside_each_other_a_retry_tries_the_one_that_ended_t
 def open_places(case: Case) -> list[str]:
     keys = [key.decode() for key in case.app.store.client.scan_iter("flow:*")]
     return [key for key in keys if ":branch:" in key or ":open:" in key]
+
+
+@only_sync
+def test_a_run_that_failed_in_one_of_several_places_is_retried_there(case: Case) -> None:
+    """Whatever it was at in the others: sleeps, here. These begin anew."""
+
+    def fails_once() -> None:
+        case.ledger.append("late")
+        if case.ledger.count("late") == 1:
+            until(lambda: case.app.runs.get(run_id[0]).step.startswith("nap"))
+            raise ValueError("no")
+
+    @case.function(retries=0)
+    def f(event: Event[Any], step: Any) -> Any:
+        naps = [step.timer(f"nap[{n}]", 3600) for n in range(8)]
+        early, late = step.submit("early", case.body("early")), step.submit("late", fails_once)
+        step.gather(early, late)
+        return step.first(*naps, step.timer("no nap", 0)) in naps
+
+    case.start()
+    case.start()
+    run_id = [""]
+    run_id[0] = case.send()
+    assert case.ended(run_id[0]).status == "failed"
+    assert check_invariants(case.app.store) == []
+    assert case.app.runs.retry(run_id[0]) == "late"
+    run = case.ended(run_id[0])
+    assert (run.status, run.result, sorted(case.ledger)) == ("completed", False, ["early", "late", "late"]), run.error
+    assert check_invariants(case.app.store) == []

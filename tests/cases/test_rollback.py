@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flowlib import Ending, Event, NonRetriable, RunEnded, RunNotFailed
+from flowlib import Ending, Event, NonRetriable, NotFound, RunEnded, RunNotFailed
 from flowlib.testing import check_invariants
 from tests.cases.case import Case, in_place, only_sync, until
 from tests.cases.test_cancel import nothing_is_left
@@ -208,3 +208,138 @@ def test_steps_side_by_side_are_undone_as_far_as_they_are_recorded(case: Case, h
     assert sorted(case.ledger) == ["first", "slow", "undo 1"]
     nothing_is_left(case)
     assert check_invariants(case.app.store) == []
+
+
+def test_an_error_on_the_way_back_is_tried_again_so_that_nothing_is_left_undone(case: Case) -> None:
+    """The function is called again to learn what it registers: what it does between its steps may fail for a moment."""
+    faults: list[int] = []
+
+    def refund(what: str) -> None:
+        case.ledger.append(f"undo {what}")
+
+    @case.function(retries=2)
+    def f(event: Event[Any], step: Any) -> Any:
+        for what in ("flight", "hotel"):
+            yield step.run(what, case.body(what))
+            step.on_rollback(refund, what)
+            if faults:
+                faults.pop()
+                raise OSError("the settings cannot be read")
+        yield step.sleep("nap", 3600)
+
+    run = case.send()
+    until(lambda: case.app.runs.get(run).state == "sleeping")
+    faults += [1, 1]
+    case.app.runs.cancel(run, "not wanted")
+    ended = case.ended(run)
+    assert (ended.status, ended.reason, faults) == ("cancelled", "not wanted", [])
+    assert case.ledger == ["flight", "hotel", "undo hotel", "undo flight"]
+    assert check_invariants(case.app.store) == []
+
+
+@only_sync
+def test_an_error_on_the_way_back_that_does_not_go_away_leaves_undone_what_is_behind_it_and_says_so(
+    case: Case, caplog: pytest.LogCaptureFixture
+) -> None:
+    faults: list[int] = []
+
+    @case.function(retries=1)
+    def f(event: Event[Any], step: Any) -> Any:
+        step.on_rollback(case.body("undo first"))
+        if faults:
+            raise OSError("the settings cannot be read")
+        step.on_rollback(case.body("undo second"))
+        step.sleep("nap", 3600)
+
+    run = case.send()
+    until(lambda: case.app.runs.get(run).state == "sleeping")
+    faults.append(1)
+    case.app.runs.cancel(run)
+    assert case.ended(run).status == "cancelled"
+    assert case.ledger == ["undo first"]
+    assert f"run {run}: 1 steps are not undone" in caplog.text
+
+
+@only_sync
+def test_a_step_that_the_function_has_named_as_we_do_keeps_nothing_from_being_undone(case: Case) -> None:
+    def refund() -> None:
+        case.ledger.append("refund")
+
+    @case.function(retries=0)
+    def f(event: Event[Any], step: Any) -> Any:
+        step.on_rollback(case.body("first"))
+        step.on_rollback(refund)
+        step.run("undo refund", case.body("its own"))
+        raise NonRetriable("no")
+
+    run = case.run()
+    assert (run.error and run.error.message, case.ledger) == ("no", ["its own", "refund", "first"])
+    assert [step.id for step in run.steps][1:] == ["undo refund (rollback)", "undo body"]
+
+
+@only_sync
+def test_what_a_step_has_used_up_before_its_run_failed_is_not_counted_against_its_undoing(case: Case) -> None:
+    """Behaviour 37: a step whose worker was lost again and again fails; what the run had done is undone all the same."""
+
+    def dies() -> None:
+        run = case.app.runs.list()[0].id
+        case.app.store.client.hset(case.app.store.keys.rq_job(f"{run}-pay"), "flow_losses", 9)
+        raise NonRetriable("lost")
+
+    journey(case, lambda step: step.run("pay", dies))
+    run = case.run()
+    assert (run.error and run.error.message, case.ledger) == ("lost", [*BOOKED, *UNDONE])
+
+
+@only_sync
+def test_a_child_that_undoes_is_not_disturbed_by_the_cancel_of_its_parent(case: Case) -> None:
+    """Behaviour 97; I3."""
+
+    def undo() -> None:
+        case.ledger.append("undo")
+        until(lambda: "cancelled" in case.ledger)
+        case.ledger.append("undone")
+
+    @case.function(on="child", name="child", retries=0)
+    def child(event: Event[Any], step: Any) -> Any:
+        step.on_rollback(undo)
+        raise NonRetriable("no")
+
+    @case.function()
+    def f(event: Event[Any], step: Any) -> Any:
+        step.invoke("child", "child", {})
+
+    case.start()
+    run = case.send()
+    until(lambda: case.ledger == ["undo"])
+    case.app.runs.cancel(run)
+    case.ledger.append("cancelled")
+    (found,) = case.app.runs.list(function="child")
+    ended = case.ended(found.id)
+    assert (ended.status, ended.error and ended.error.message) == ("failed", "no")
+    assert case.ledger == ["undo", "cancelled", "undone"]
+    assert check_invariants(case.app.store) == []
+
+
+@only_sync
+def test_a_replay_of_a_run_that_was_undone_keeps_nothing_of_it_and_can_be_undone_as_it_could(case: Case) -> None:
+    """Behaviour 139."""
+    going = False
+
+    def then(step: Any) -> Any:
+        return step.sleep("nap", 3600) if going else step.run("pay", case.body("pay", fails=1))
+
+    journey(case, then, cancel_on="withdrawn")
+    run = case.run()
+    assert case.ledger == [*BOOKED, "pay", *UNDONE]
+    with pytest.raises(NotFound, match=f"run {run.id} has undone what it did before step 'pay'"):
+        case.app.runs.replay(run.id, from_step="pay")
+    going = True
+    case.ledger.clear()
+    again = case.app.runs.replay(run.id)
+    until(lambda: case.app.runs.get(again).state == "sleeping")
+    case.app.send(Event("withdrawn", {}))
+    assert (case.ended(again).status, case.ledger) == ("cancelled", [*BOOKED, *UNDONE])
+    assert check_invariants(case.app.store) == []
+    for each in (run.id, again):
+        assert case.app.store.client.hget(case.app.store.keys.run(each), "undoes") == b"1"

@@ -407,3 +407,23 @@ def test_an_error_in_when_is_tried_again_and_misses_nothing(case: Case) -> None:
     run = case.ended(run_id)
     assert (run.result, case.ledger) == ("first", ["first"] * 3), run.error
     assert check_invariants(case.app.store) == []
+
+
+def test_an_error_in_when_is_one_of_the_function_also_while_it_looks_back(case: Case) -> None:
+    """Its worker is not lost at that, and does not wait for its lease to run out."""
+
+    @case.function(retries=3)
+    def f(event: Event[Any], step: Any) -> Any:
+        return (yield step.wait_for_event("it", "test", since=event.ts, when=picky, timeout=60)).id
+
+    def picky(event: Event[Any]) -> bool:
+        case.ledger.append(event.id)
+        if len(case.ledger) < 3:
+            raise ValueError("not now")
+        return True
+
+    run = case.run(event=Event("test", {}, id="itself"))
+    assert (run.result, case.ledger) == ("itself", ["itself"] * 3), run.error
+    assert [entry.detail["error"]["message"] for entry in case.entries(run.id, "failed")] == ["not now"] * 2
+    assert case.entries(run.id, "lost") == []
+    assert check_invariants(case.app.store) == []

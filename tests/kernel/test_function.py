@@ -198,3 +198,45 @@ def test_an_app_says_where_it_can_be_imported_from_or_that_it_cannot() -> None:
 
 
 here = App("here")
+
+
+def book(step: Step) -> None:
+    step.on_rollback(print)
+
+
+class Saga:
+    def __init__(self, step: Step) -> None:
+        self._step = step
+
+    def book(self) -> None:
+        book(self._step)
+
+
+def test_a_function_undoes_if_it_registers_that_or_what_it_reaches_of_its_package_does(app: App) -> None:
+    """So that a run is known to have something to undo before it has said so."""
+
+    def itself(event: Event[Any], step: Step) -> None:
+        step.on_rollback(print)
+
+    def by_a_helper(event: Event[Any], step: Step) -> None:
+        book(step)
+
+    def by_a_helper_inside(event: Event[Any], step: Step) -> None:
+        def inside() -> None:
+            book(step)
+
+        inside()
+
+    def by_a_closure(event: Event[Any], step: Step) -> None:
+        itself(event, step)
+
+    def by_a_class(event: Event[Any], step: Step) -> None:
+        Saga(step).book()
+
+    def never(event: Event[Any], step: Step) -> None:
+        step.run("pay", pay, event, step)
+
+    for each in (itself, by_a_helper, by_a_helper_inside, by_a_closure, by_a_class, never):
+        app.function(on="a")(each)
+    undoing = [function.name for function in app.functions.values() if function.undoes]
+    assert undoing == ["itself", "by-a-helper", "by-a-helper-inside", "by-a-closure", "by-a-class"]

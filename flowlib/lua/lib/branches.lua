@@ -69,5 +69,5 @@ local function end_others(run, place, app)
     redis.call('DEL', key)
   end
   redis.call('DEL', open_key(run))
-  redis.call('HDEL', run_key(run), 'forked')
+  redis.call('HDEL', run_key(run), 'forked', 'entry') -- it may be retried, and fork again
 end

@@ -4,8 +4,10 @@
 -- A run's children end with it, and theirs with them.
 -- KEYS   those of the libraries
 
--- Returns its job and the worker that had it, or ''; `fields` are further ones of the run.
+-- Returns its job and the worker that had it, or ''; `fields` are further ones of the run. One that undoes what it has done
+-- is on its way to its end, and is let go there.
 stop_run = function(run, reason, fields)
+  if is_undoing(run) then return '', '' end
   local app = redis.call('HGET', run_key(run), 'app')
   end_others(run, run_key(run), app)
   local job, worker = end_place(run, run_key(run), app)

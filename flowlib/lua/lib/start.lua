@@ -49,6 +49,17 @@ local function begin_run(app, fn, event, name, ts, data, run, retention, locatio
   later('active|' .. fn .. '|' .. state .. '|')
 end
 
+-- What a child has of its parent: whose it is, and what its parent's middleware has put beside the event. A run whose end
+-- is told to nobody has no child whose end would be: else that one's end might begin it anew, for ever.
+local function inherited(parent)
+  local p = redis.call('HMGET', run_key(parent), 'event_name', 'meta', 'untold')
+  local fields = {'parent', parent, 'meta', p[2] or ''}
+  if p[3] or string.sub(p[1] or '', 1, 9) == 'flow/run.' then
+    fields[5], fields[6] = 'untold', 1
+  end
+  return fields
+end
+
 -- A run is {function, event id, event name, event ts ms, event data, run, idempotency window ms, retention s,
 -- location MODULE:APP, job as put_job takes it, ms in which it has to begin and ms in which it has to end (0: none), events
 -- that cancel it, as lib/cancel_on.lua has them, or nil, 1 if it may register what undoes its steps, what its middleware has
@@ -66,6 +77,6 @@ local function start(app, fn, event, name, ts, data, run, window, retention, loc
     unpack(meta ~= '' and {'meta', meta} or {}))
   if cancels then expect_cancels(app, run, cancels) end
   if undoes == 1 then redis.call('HSET', run_key(run), 'undoes', 1) end
-  if invoked and invoked[1] ~= '' then redis.call('HSET', run_key(run), 'parent', invoked[1]) end
+  if invoked and invoked[1] ~= '' then redis.call('HSET', run_key(run), unpack(inherited(invoked[1]))) end
   return {1, run}
 end

@@ -34,7 +34,8 @@ local function is_heard(listeners, name, app, fn)
   end
 end
 
--- Of a run that such an event has started, nothing is told: no handler is called for a handler, and nothing goes round.
+-- Of a run that such an event has started, and of its children, nothing is told: no handler is called for a handler, and
+-- nothing goes round.
 local function tell_end(run, app, fn, status)
   local listeners = redis.call('HGETALL', P .. ':listeners')
   if #listeners == 0 then return end
@@ -42,8 +43,9 @@ local function tell_end(run, app, fn, status)
   for _, how in ipairs({status, 'finished'}) do
     local name = 'flow/run.' .. how
     if is_heard(listeners, name, app, fn) then
-      local r = redis.call('HMGET', run_key(run), 'event_name', 'event_id', 'event_ts', 'data', 'result', 'error', 'reason')
-      if string.sub(r[1], 1, 9) == 'flow/run.' then return end
+      local r = redis.call('HMGET', run_key(run), 'event_name', 'event_id', 'event_ts', 'data', 'result', 'error', 'reason',
+        'untold')
+      if r[8] or string.sub(r[1], 1, 9) == 'flow/run.' then return end
       data = data or ending(run, app, fn, status, r)
       local id = string.format('%s.%s.%d', run, how, NOW) -- a run that is tried again may end again
       redis.call('XADD', P .. ':events', '*', 'id', id, 'name', name, 'data', data, 'ts', 0)

@@ -23,8 +23,9 @@ local function undo_first(run, status, error, reason, fields)
   redis.call('HSET', run_key(run), 'due', '', unpack(fields))
   redis.call('ZREM', P .. ':timers', run .. '!start', run .. '!end') -- nothing stops it any more
   if r[8] then forget_cancels(app, run, r[8]) end
-  redis.call('HDEL', run_key(run), 'cancels', 'asks', 'armed')
-  redis.call('HDEL', job_key(job), 'flow_branch')
+  redis.call('HDEL', run_key(run), 'asks', 'armed')
+  -- calls and losses of the function are one thing, those of its undoing are another
+  redis.call('HDEL', job_key(job), 'flow_branch', 'flow_calls', 'flow_losses')
   note(run, 'undoing', r[6], r[7], '', {status = status, reason = reason})
   if redis.call('HEXISTS', job_key(job), 'data') == 1 then -- else the reconciler finds that it is missing
     forget_end(job, queue)
