@@ -15,11 +15,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import time
 from collections.abc import Callable
 from functools import cache
-from importlib import resources
 from typing import Any
 
 import redis
@@ -38,6 +36,7 @@ from redis.exceptions import (
 )
 
 from .address import shown
+from .assembly import assemble
 from .errors import ServerError
 
 log = logging.getLogger("flowlib")
@@ -79,11 +78,11 @@ NOTHING = PackedArgs()
 
 
 class Script:
-    """A `.lua` file with the libraries that its `--#include` line names in front of it."""
+    """A `.lua` file with what it uses of the libraries that its `--#include` line names."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.source = _assemble(name)
+        self.source = assemble(name)
         self.sha = hashlib.sha1(self.source).hexdigest().encode()
         self._head = b"$7\r\nEVALSHA\r\n$40\r\n%s\r\n$1\r\n1\r\n" % self.sha
 
@@ -96,14 +95,6 @@ class Script:
 @cache
 def script(name: str) -> Script:
     return Script(name)
-
-
-def _assemble(name: str) -> bytes:
-    folder = resources.files("flowlib") / "lua"
-    shebang, rest = (folder / f"{name}.lua").read_text().split("\n", 1)
-    named = re.match(r"--#include (.*)\n", rest)
-    libraries = named[1].split() if named else []
-    return "\n".join([shebang, *((folder / "lib" / f"{lib}.lua").read_text() for lib in libraries), rest]).encode()
 
 
 def command(*args: Any) -> Packed:

@@ -37,7 +37,7 @@ LAYERS = """
     records
     wire
     address
-    keys cluster
+    keys cluster assembly
     board capture deadline loop quiet_loop middleware
     declaration
     async_step step
