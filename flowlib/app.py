@@ -21,7 +21,7 @@ from .child import INVOKE_EVENT, Invocation, call_of
 from .codec import decode, encode
 from .declaration import Defaults, Settings, declare
 from .errors import ConfigError, PayloadError
-from .function import MAX_EVENT_BYTES, Function, check_name, declare_as
+from .function import Function, check_name, declare_as
 from .middleware import Hooks, Middleware, entered
 from .model import UNSENT, Event, EventType
 from .promises import Promises
@@ -31,7 +31,7 @@ from .schedule import Cron
 from .sealed import Open
 from .step import Step
 from .store import Sent, Store
-from .triggers import On, Trigger, check_event_name, check_own_event
+from .triggers import On, Trigger, check_event_data, check_event_name, check_own_event
 from .ulid import ulid
 
 D = TypeVar("D")
@@ -211,10 +211,12 @@ class App:
         >>> total = app.call(bill, order).result(timeout=30)
         """
         app, name, encoded = call_of("app.call", function, data, self.name)
-        encoded = self._seal(encoded)
+        encoded = check_event_data("app.call: data", self._seal(encoded))
         run = ulid(time.time_ns() // 1_000_000, secrets.token_bytes(10))
         asked = Invocation(app, name, run, "", True, encoded).encode()
-        self.store.send_events([(run, INVOKE_EVENT, asked, 0, "")])
+        with ExitStack() as around:
+            meta = self._meta(Event(INVOKE_EVENT, data, run), around)
+            self.store.send_events([(run, INVOKE_EVENT, asked, 0, meta)])
         return Called(
             Runs(lambda: self.store, app, self.functions if app == self.name else {}, self.sealing),
             run,
@@ -250,18 +252,13 @@ class App:
         data = encode(event.data, where=f"{where}data")
         for type in self._types_of(event):
             decode(data, type, where=f"{where}event {event.name!r}: data")
-        data = self._seal(data)
-        if len(data) > MAX_EVENT_BYTES:
-            raise PayloadError(
-                f"{where}event {event.name!r}: its data of {len(data)} bytes is over the limit of {MAX_EVENT_BYTES} bytes: "
-                f"store it elsewhere and send where"
-            )
+        data = check_event_data(f"{where}event {event.name!r}: its data", self._seal(data))
         return (
             event.id or ulid(time.time_ns() // 1_000_000, secrets.token_bytes(10)),
             event.name,
             data,
             _stamp(event.ts, where),
-            "" if self.hooks is None or not self.hooks.sends else self._meta(event, around),
+            self._meta(event, around),
         )
 
     def _seal(self, encoded: bytes) -> bytes:
@@ -269,7 +266,8 @@ class App:
 
     def _meta(self, event: Event[Any], around: ExitStack | None) -> str:
         """What its hooks have put beside it."""
-        assert self.hooks is not None
+        if self.hooks is None or not self.hooks.sends:
+            return ""
         meta: dict[str, str] = {}
         sending = entered(self.hooks.sends, event, meta)
         if around is None:

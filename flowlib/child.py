@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from .codec import decode, encode
 from .errors import ConfigError, WaitTimeout
 from .function import NAME, Function, declared_as
+from .journal import id_of
+from .triggers import check_event_data
 from .ulid import ulid_of
 from .wait import LONGEST_SLEEP, Told, after
 
@@ -29,12 +31,12 @@ class Invocation(NamedTuple):
     data: bytes
 
     def encode(self) -> bytes:
-        return encode(list(self))
+        return encode(tuple(self))
 
 
 def read_invocation(data: bytes) -> Invocation:
-    """Raises PayloadError, or TypeError for what is none."""
-    return Invocation(*decode(data, list))
+    """Raises PayloadError for what is none."""
+    return Invocation(*decode(data, tuple[str, str, str, str, bool, bytes]))
 
 
 def child_of(run: str, key: str, retries: int) -> str:
@@ -55,7 +57,8 @@ class Child(Told):
 
     def args(self, run: str, key: str, retries: int) -> tuple[Any, ...]:
         child = child_of(run, key, retries)
-        event = Invocation(self.app, self.function, child, run, self.detached, self._seal(self._data)).encode()
+        data = check_event_data(f"step {id_of(key)!r}: data", self._seal(self._data))
+        event = Invocation(self.app, self.function, child, run, self.detached, data).encode()
         begun = (child, event, self.app, self.function, int(self.detached))
         return ("flow/child", "", child, "{}", self.delay_ms, None, None, None, None, None, begun)
 

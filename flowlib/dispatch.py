@@ -160,10 +160,10 @@ class Dispatcher:
             log.error("event %s in the stream is malformed (%r): it starts nothing", entry, error)
             return entry, OTHER, (), "", "", {}, b"", (), 0
         event_id, name, *_ = event
-        if name == INVOKE_EVENT:
-            return entry, name, self._invoked(entry, event, overtaken), name, event_id, {}, b"", (), 0
-        label, functions, refused = self._subscriptions.started_by(event)
         meta = text(fields.get(b"meta", b""))
+        if name == INVOKE_EVENT:
+            return entry, name, self._invoked(entry, event, overtaken, meta), name, event_id, {}, b"", (), 0
+        label, functions, refused = self._subscriptions.started_by(event)
         starts: list[Start] = []
         for function in functions:
             run = ulid_of(int(entry.partition("-")[0]), self._app, function.name, event_id, entry)
@@ -180,18 +180,18 @@ class Dispatcher:
         cancels = self._cancels(function, event, entry, overtaken) if function.cancel_on else None
         return self._store.start(function, run, event, self._location, job, meta, cancels)
 
-    def _invoked(self, entry: str, event: tuple[str, str, bytes, int], overtaken: bool) -> list[Start]:
+    def _invoked(self, entry: str, event: tuple[str, str, bytes, int], overtaken: bool, meta: str) -> list[Start]:
         """A run whose id is known already. One of a function that only other workers know is parked until one comes by."""
         try:
             asked = read_invocation(event[2])
-        except (PayloadError, TypeError) as error:
+        except PayloadError as error:
             log.error("event %s in the stream is malformed (%r): it starts nothing", entry, error)
             return []
         if asked.app != self._app:
             return []
         function = self._functions.get(asked.function) or Function(self._app, asked.function, _nobody, ())
         told = (event[0], event[1], asked.data, event[3])
-        return [(*self._start(function, asked.run, told, entry, overtaken, ""), (asked.parent, int(asked.detached)))]
+        return [(*self._start(function, asked.run, told, entry, overtaken, meta), (asked.parent, int(asked.detached)))]
 
     def _cancels(self, function: Function, event: tuple[str, str, bytes, int], entry: str, overtaken: bool) -> Any:
         """What cancels the run, as the script takes it; if such events were settled before this one, is it one of them?"""

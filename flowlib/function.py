@@ -24,7 +24,6 @@ from .triggers import Matching, Trigger
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 DEFAULT_QUEUE = "flow"
-MAX_EVENT_BYTES = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)

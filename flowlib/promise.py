@@ -47,7 +47,7 @@ def read_token(token: str) -> tuple[str, str, str]:
     try:
         run, step, secret = token.split(".")
         key = urlsafe_b64decode(step + "=" * (-len(step) % 4)).decode("utf-8", "surrogatepass")
-    except (AttributeError, ValueError):
+    except (AttributeError, TypeError, ValueError):
         raise unknown_promise(token) from None
     if len(run) != 26 or not run.isalnum():
         raise unknown_promise(token)

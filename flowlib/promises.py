@@ -8,12 +8,14 @@ from typing import Any
 import redis
 
 from .codec import decode, encode
-from .errors import PromiseSettled, RunEnded
+from .errors import PayloadError, PromiseSettled, RunEnded
 from .journal import PROMISE, id_of
 from .model import ErrorInfo, Memo
+from .outcome import MAX_MESSAGE
 from .promise import read_token, secret_key, unknown_promise
 from .records import pack_memo, unpack_memo
 from .store import Store
+from .triggers import check_event_data
 from .wire import explain
 
 _WHY = {"late": "was settled before", "over": "is not waited for any more: its time was over"}
@@ -37,15 +39,18 @@ class Promises:
         >>> app.promises.resolve(token, {"by": "ada"})
         """
         run, step, _ = read_token(token)
-        value = encode(value, where=f"promise of step {id_of(step)!r} of run {run}: value")
-        self._settle(token, Memo(self._seal(value), None, PROMISE))
+        where = f"promise of step {id_of(step)!r} of run {run}: value"
+        stored = check_event_data(where, self._seal(encode(value, where=where)))
+        self._settle(token, Memo(stored, None, PROMISE))
 
     def reject(self, token: str, reason: str = "") -> None:
         """As `resolve`; asking for its result raises StepFailed with the reason, of type "Rejected".
 
         >>> app.promises.reject(token, "over budget")
         """
-        self._settle(token, Memo(error=ErrorInfo("Rejected", reason)))
+        if not isinstance(reason, str):
+            raise PayloadError(f"promise: a reason must be a string, got {reason!r:.120}")
+        self._settle(token, Memo(error=ErrorInfo("Rejected", reason[:MAX_MESSAGE])))
 
     def _settle(self, token: str, memo: Memo) -> None:
         run, step, secret = read_token(token)

@@ -66,5 +66,5 @@ def refuse(sealed: bytes) -> Any:
 
 
 def _parts(sealed: bytes) -> tuple[str, bytes]:
-    end = sealed[0] + 1
-    return sealed[1:end].decode(), sealed[end:]
+    end = sealed[0] + 1 if sealed else 1
+    return sealed[1:end].decode(errors="replace"), sealed[end:]

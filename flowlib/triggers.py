@@ -5,6 +5,7 @@ Pure: no Redis, no RQ, no clock, no randomness.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
@@ -16,6 +17,7 @@ from .schedule import Cron
 T = TypeVar("T")
 
 MAX_EVENT_NAME = 256
+MAX_EVENT_BYTES = 512 * 1024  # of its data
 ANY = "/*"  # behind a noun: all events of it
 OURS = "flow/"  # what the names of flowlib's own events begin with
 
@@ -91,10 +93,7 @@ def make_cancels(where: str, cancel_on: Cancels | Sequence[Cancels]) -> tuple[Ma
         raise ConfigError(f"{where}: cancel_on= takes events and matching(event, fields), got {cancel_on!r}")
     cancels = tuple(each if isinstance(each, Matching) else matching(each) for each in given)
     for each in cancels:
-        try:
-            check_event_name(each.name)
-        except PayloadError as error:
-            raise ConfigError(f"{where}: cancel_on: {error}") from None
+        check_awaited_name(f"{where}: cancel_on", each.name)
         if not all(isinstance(field, str) and field for pair in each.fields for field in pair):
             raise ConfigError(f"{where}: cancel_on: matching takes names of fields, got {dict(each.fields)!r}")
     return cancels
@@ -124,8 +123,7 @@ def make_triggers(where: str, on: On | Sequence[On]) -> tuple[tuple[Trigger[Any]
             each.name.endswith(ANY) and each.name.count("*") == 1 and len(each.name) > len(ANY)
         ):
             raise ConfigError(f"{where}: on={each.name!r}: a * stands for all events of a noun, as in 'user/*'")
-        if each.when is not None and not callable(each.when):
-            raise ConfigError(f"{where}: trigger: when takes a function of the event, got {each.when!r}")
+        check_condition(f"{where}: trigger", each.when)
     return triggers, crons
 
 
@@ -137,6 +135,36 @@ def check_event_name(name: object) -> str:
             f"event name {shown}: must be a string of 1 to {MAX_EVENT_NAME} characters, no control characters"
         )
     return name
+
+
+def check_awaited_name(where: str, name: object) -> None:
+    """Of an event that somebody waits for, or is cancelled by: found by its name alone. Raises ConfigError."""
+    try:
+        check_event_name(name)
+    except PayloadError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    if str(name).endswith(ANY):
+        raise ConfigError(
+            f"{where}: event name {name!r}: all events of a noun can only start functions: say one event's name"
+        )
+
+
+def check_condition(where: str, when: object) -> None:
+    """Raises ConfigError."""
+    if when is not None and not callable(when):
+        raise ConfigError(f"{where}: when takes a function of the event, got {when!r}")
+    asked = when if inspect.isroutine(when) else vars(type(when)).get("__call__")
+    if inspect.iscoroutinefunction(asked):
+        raise ConfigError(f"{where}: when is asked and answers at once: {when!r} is async, and would always say yes")
+
+
+def check_event_data(what: str, stored: bytes) -> bytes:
+    """What is stored of it, as it is. Raises PayloadError."""
+    if len(stored) > MAX_EVENT_BYTES:
+        raise PayloadError(
+            f"{what} of {len(stored)} bytes is over the limit of {MAX_EVENT_BYTES} bytes: store it elsewhere and send where"
+        )
+    return stored
 
 
 def check_own_event(name: str) -> None:

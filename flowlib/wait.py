@@ -21,7 +21,7 @@ from .errors import LONGEST_WAIT, ConfigError, PayloadError
 from .hints import field_hints
 from .model import Event, EventType
 from .shape import fields_of, rebuild
-from .triggers import check_event_name
+from .triggers import check_awaited_name, check_condition
 
 LONGEST_SLEEP = timedelta(seconds=LONGEST_WAIT)
 ABSENT = ""  # instead of a digest: the event has not all of the fields
@@ -131,16 +131,12 @@ def make_wait(
     where = f"step {step_id!r}"
     if not isinstance(event, str | EventType):
         raise ConfigError(f"{where}: wait_for_event takes an EventType or an event's name, got {event!r}")
-    try:
-        check_event_name(event if isinstance(event, str) else event.name)
-    except PayloadError as error:
-        raise ConfigError(f"{where}: {error}") from None
+    check_awaited_name(where, event if isinstance(event, str) else event.name)
     if match is not None and not (isinstance(match, Mapping) and all(isinstance(path, str) for path in match)):
         raise ConfigError(f"{where}: match takes a dict of fields and their values, got {match!r}")
     if since is not None and (not isinstance(since, datetime) or since.tzinfo is None):
         raise ConfigError(f"{where}: since takes an aware datetime (with a tzinfo), got {since!r}")
-    if when is not None and not callable(when):
-        raise ConfigError(f"{where}: when takes a function of the event, got {when!r}")
+    check_condition(where, when)
     kind = Any if isinstance(event, str) else event.type
     for path in match or {}:
         check_field(where, kind, path)

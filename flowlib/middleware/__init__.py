@@ -118,7 +118,11 @@ class Hooks:
         self.starts = _overridden(middleware, "start")
         self.calls = _overridden(middleware, "call")
         self.steps = _overridden(middleware, "step")
-        coders = [each for each in middleware if type(each).encode is not Middleware.encode]
+        coders = [
+            each
+            for each in middleware
+            if type(each).encode is not Middleware.encode or type(each).decode is not Middleware.decode
+        ]
         self.sealing = Sealing(coders) if coders else None
 
 

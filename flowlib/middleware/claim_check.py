@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
 
 from flowlib.errors import ConfigError, PayloadError
@@ -13,6 +14,9 @@ try:
     import fsspec
 except ImportError as missing:
     raise ConfigError("ClaimCheck needs the package fsspec: pip install 'flowlib-rq[claim-check]'") from missing
+
+
+NAME = re.compile("[0-9a-f]{64}")
 
 
 class ClaimCheck(Middleware):
@@ -46,7 +50,9 @@ class ClaimCheck(Middleware):
         return name.encode()
 
     def decode(self, payload: bytes) -> bytes:
-        name = payload.decode()
+        name = payload.decode("ascii", "replace")
+        if not NAME.fullmatch(name):
+            raise PayloadError(f"{name!r:.100} is no name of a value that is kept apart: it is damaged")
         try:
             data: bytes = self._files.cat_file(self._place(name))
         except FileNotFoundError:

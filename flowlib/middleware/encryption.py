@@ -48,16 +48,19 @@ class Encryption(Middleware):
         return bytes([len(name)]) + name + nonce + self._keys[self._current].encrypt(nonce, data, name)
 
     def decode(self, payload: bytes) -> bytes:
-        end = payload[0] + 1
+        end = payload[0] + 1 if payload else 1
         name, nonce, text = payload[1:end], payload[end : end + NONCE], payload[end + NONCE :]
-        key = self._keys.get(name.decode())
+        named = name.decode(errors="replace")
+        key = self._keys.get(named)
         if key is None:
             known = ", ".join(map(repr, self._keys))
-            raise PayloadError(f"it is encrypted with the key {name.decode()!r}, and there is only {known}")
+            raise PayloadError(f"it is encrypted with the key {named!r}, and there is only {known}")
         try:
             return key.decrypt(nonce, text, name)
-        except InvalidTag:
-            raise PayloadError(f"it cannot be decrypted: the key {name.decode()!r} is another one now") from None
+        except (InvalidTag, ValueError):  # the latter of what is cut off
+            raise PayloadError(
+                f"it cannot be decrypted: the key {named!r} is another one now, or it is damaged"
+            ) from None
 
 
 def _key(name: str, key: bytes | str) -> bytes:

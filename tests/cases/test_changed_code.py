@@ -204,3 +204,20 @@ def test_workers_that_know_a_parked_run_wait_no_longer_each_time_they_are_asked(
     assert waits == pytest.approx([0.25, 0.5], abs=0.01)
     assert App("other").connect(store=case.app.store).store.resume_parked("other", ["old"]) == 0  # another app's
     assert case.app.store.resume_parked("case", ["new"]) == 0
+
+
+@only_sync
+def test_of_a_run_that_is_parked_in_several_places_nothing_is_left_when_it_is_cancelled(case: Case) -> None:
+    @case.function(name="old")
+    def f(event: Event[Any], step: Any) -> Any:
+        step.gather(*(step.timer(f"nap[{n}]", 0.3) for n in range(3)))
+
+    run_id = case.send()
+    until(lambda: len(case.entries(run_id, "sleeping")) == 3)
+    del case.app.functions["old"]
+    until(lambda: case.app.store.client.zcard("flow:parked:case:old") == 3)
+    assert check_invariants(case.app.store) == []
+    case.app.runs.cancel(run_id)
+    assert case.app.runs.get(run_id).status == "cancelled"
+    assert case.app.store.client.keys("flow:parked:*") == []
+    assert check_invariants(case.app.store) == []

@@ -198,12 +198,14 @@ def test_what_cannot_be_invoked_is_refused_with_the_reason(case: Case) -> None:
     def parent(event: Event[Any], step: Any) -> Any:
         function, data = {
             "stranger": (stranger, {}), "type": (bill, {"id": "x"}), "name": ("a/b/c", {}), "object": ("bill", object()),
+            "much": ("bill", "x" * 600_000),
         }[event.data["what"]]  # fmt: skip
         step.invoke("bill", function, data)
 
     for what, type, told in (
         ("stranger", "ConfigError", "not declared"), ("type", "PayloadError", "data.id"),
         ("name", "ConfigError", "no function's name"), ("object", "PayloadError", "cannot be stored"),
+        ("much", "PayloadError", "step 'bill': data of 600005 bytes is over the limit of 524288 bytes"),
     ):  # fmt: skip
         error = case.run({"what": what}).error
         assert error is not None
@@ -249,4 +251,6 @@ def test_a_producer_calls_a_function_and_waits_for_what_it_returns(case: Case) -
         case.app.call("nowhere/bill").result(timeout=20)
     with pytest.raises(PayloadError, match=r"data\.id"):
         case.app.call(cast(Any, bill), {"id": "x"})
+    with pytest.raises(PayloadError, match="data of 600005 bytes is over the limit"):
+        case.app.call("bill", "x" * 600_000)
     assert check_invariants(case.app.store) == []

@@ -202,3 +202,37 @@ def test_two_that_encode_need_names_of_their_own() -> None:
     Coder.name = "coder"
     with pytest.raises(ConfigError, match="have one name"):
         App("x", middleware=[Coder(), Coder()])
+
+
+@only_sync
+def test_what_is_put_beside_an_event_comes_with_the_children_of_its_run_and_with_calls(case: Case) -> None:
+    """So that all of it is one trace."""
+    told: list[Any] = []
+
+    class Telling(Middleware):
+        def send(self, event: Event[Any], meta: dict[str, str]) -> Any:
+            meta["of"] = f"{event.name} {event.data}"
+            return super().send(event, meta)
+
+        def start(self, run: RunInfo) -> Any:
+            told.append((run.function, run.meta))
+            return super().start(run)
+
+    case.use_middleware([Telling()])
+
+    @case.function()
+    def f(event: Event[Any], step: Any) -> Any:
+        yield step.invoke("child", "child", {})
+
+    @case.function(on="child", name="child")
+    def child(event: Event[Any], step: Any) -> Any:
+        yield step.invoke("grandchild", "grandchild", {})
+
+    @case.function(on="grandchild", name="grandchild")
+    def grandchild(event: Event[Any], step: Any) -> Any: ...
+
+    case.run({"n": 7})
+    assert told == [(each, {"of": "test {'n': 7}"}) for each in ("f", "child", "grandchild")]
+    told.clear()
+    case.app.call("child", {"n": 8}).result(20)
+    assert told == [(each, {"of": "flow/invoke {'n': 8}"}) for each in ("child", "grandchild")]

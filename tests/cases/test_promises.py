@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -93,7 +93,22 @@ def test_a_promise_is_settled_once_and_what_comes_later_is_told_so(case: Case) -
         case.app.promises.resolve(token, 1)
     with pytest.raises(PayloadError, match="value"):
         case.app.promises.resolve(token, object())
-    for wrong in ("", "x", f"{token}x", token.replace(".", "-"), f"{'0' * 26}.{token.split('.', 1)[1]}", "é.ü.ß"):
+    with pytest.raises(
+        PayloadError, match=r"promise of step 'approval' of run .*: value of 600005 bytes is over the limit"
+    ):
+        case.app.promises.resolve(token, "x" * 600_000)
+    with pytest.raises(PayloadError, match="a reason must be a string, got 7"):
+        case.app.promises.reject(token, cast(Any, 7))
+    for wrong in (
+        "",
+        "x",
+        cast(Any, None),
+        cast(Any, b"x.y.z"),
+        f"{token}x",
+        token.replace(".", "-"),
+        f"{'0' * 26}.{token.split('.', 1)[1]}",
+        "é.ü.ß",
+    ):
         with pytest.raises(NotFound, match="promise"):
             case.app.promises.resolve(wrong, 1)
 

@@ -97,6 +97,15 @@ def test_a_condition_that_raises_starts_nothing_and_is_recorded(case: Case, capl
     assert "event 'bad': the condition of f on it raised: it starts nothing" in caplog.text
 
 
+async def always(event: Event[Any]) -> bool:
+    return False
+
+
+class Always:
+    async def __call__(self, event: Event[Any]) -> bool:
+        return False
+
+
 WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: "*", r"function 'f': on='\*': a \* stands for all events of a noun, as in 'user/\*'"),
     (lambda: "/*", "a . stands for all events of a noun"),
@@ -104,6 +113,8 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: "user*", "a . stands for all events of a noun"),
     (lambda: trigger("a", when=7), "function 'f': trigger: when takes a function of the event, got 7"),  # type: ignore[call-overload]
     (lambda: trigger(7), "function 'f': event name 7"),  # type: ignore[call-overload]
+    (lambda: trigger("a", when=always), "function 'f': trigger: when is asked and answers at once: .* is async"),
+    (lambda: trigger("a", when=Always()), "function 'f': trigger: when is asked and answers at once: .* is async"),
 ]
 
 

@@ -242,6 +242,10 @@ def test_a_run_that_is_cancelled_while_it_waits_leaves_nothing(case: Case) -> No
     assert check_invariants(case.app.store) == []
 
 
+async def asked_later(event: Event[Any]) -> bool:
+    return True
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"match": {"kee": 1}}, "match: Approval has no field 'kee' of 'kee': it has by, key"),
     ({"match": {"by.nam": 1}}, "match: User has no field 'nam' of 'by.nam': it has id, name"),
@@ -255,6 +259,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "since takes an aware datetime (with a tzinfo), got datetime.datetime(2026, 1, 1,",
     ),
     ({"when": "later"}, "when takes a function of the event, got 'later'"),
+    ({"when": asked_later}, "when is asked and answers at once: <function asked_later"),
+    ({"event": "import.*/*"}, "event name 'import.*/*': all events of a noun can only start functions"),
     ({"event": 7}, "wait_for_event takes an EventType or an event's name, got 7"),
     ({"event": ""}, "event name '': must be a string of 1 to 256 characters"),
 ]

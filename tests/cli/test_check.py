@@ -131,6 +131,36 @@ def test_a_step_that_is_open_beside_others_and_is_left_out_is_named(flow: Flow, 
     app.store.close()
 
 
+UNDOES = """
+from typing import Any
+from flowlib import App, Event, NonRetriable, Step
+app = App("orders")
+
+@app.function(on="paid")
+def pay(event: Event[Any], step: Step) -> None:
+    step.run("pay", len, "pay")
+    step.on_rollback(print)
+    raise NonRetriable("as before")
+"""
+
+
+def test_a_run_that_undoes_what_it_has_done_may_raise_what_it_likes(flow: Flow, redis_url: str) -> None:
+    Path("orders.py").write_text(UNDOES)
+    app = App("orders", redis_url=redis_url)
+    app.send(Event("paid", {}))
+
+    def undoes() -> bool:
+        assert flow("worker", "orders:app", "--burst", "--max-jobs", "1").code == 0
+        runs = app.runs.list()
+        return bool(runs) and any(entry.kind == "undoing" for entry in app.runs.history(runs[0].id))
+
+    until(undoes)
+    assert [run.status for run in app.runs.list()] == ["running"]
+    said = flow("check", "orders:app", apart=True)
+    assert (said.code, said.out) == (0, "app orders: 1 unfinished runs, none would break\n"), said
+    app.store.close()
+
+
 def test_with_no_run_there_is_nothing_to_break(flow: Flow) -> None:
     deploy()
     assert flow("check", "orders:app", apart=True).out == "app orders: 0 unfinished runs, none would break\n"

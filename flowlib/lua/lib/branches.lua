@@ -17,8 +17,11 @@ end
 
 -- A place is left for good, from outside: its job leaves queue, timers and worker. Returns the job and the worker or ''.
 local function end_place(run, place, app)
-  local p = redis.call('HMGET', place, 'job', 'queue', 'kind')
+  local p = redis.call('HMGET', place, 'job', 'queue', 'kind', 'state')
   local job, queue = p[1], p[2]
+  if p[4] == 'parked' and place ~= run_key(run) then
+    set_state(place, app, redis.call('HGET', run_key(run), 'function'), 'parked', 'queued')
+  end
   local f = redis.call('HMGET', job_key(job), 'flow_lease', 'worker_name', 'status', 'flow_run')
   local worker = ''
   unschedule_job(job, queue)
