@@ -266,7 +266,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("wrong", "message"), WRONG, ids=[str(wrong) for wrong, _ in WRONG])
+@pytest.mark.parametrize(("wrong", "message"), WRONG, ids=[" ".join(wrong) for wrong, _ in WRONG])
 @in_place
 def test_a_wait_that_makes_no_sense_fails_when_it_is_reached(case: Case, wrong: Any, message: str) -> None:
     """BEHAVIOURS 59."""
