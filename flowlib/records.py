@@ -93,24 +93,26 @@ class Claim:
     overdue: bool = False  # the attempt ran over its time, and its process was killed
 
 
-def read_claim(reply: list[Any], worker: str, exec: str, fetch: Callable[[str], dict[bytes, bytes]]) -> Claim | str:
+def read_claim(
+    reply: list[Any], worker: str, exec: str, fetch: Callable[[str, bytes], tuple[dict[str, Memo], int]]
+) -> Claim | str:
     """`idle` of a run whose memos are gone."""
     job, queue, step, kind, attempt, calls, losses, waited, record, memos, overdue = reply
+    run = {k.decode(): v for k, v in zip(record[::2], record[1::2], strict=True)}
     if isinstance(memos, int):
-        packed = fetch(text(job)[:26])
-        if len(packed) < memos:
+        known, size = fetch(text(job)[:26], run.get("values", b""))
+        if len(known) < memos:
             return "idle"
     else:
-        packed = dict(zip(memos[::2], memos[1::2], strict=True))
-    run = {k.decode(): v for k, v in zip(record[::2], record[1::2], strict=True)}
+        known = {text(key): unpack_memo(memo) for key, memo in zip(memos[::2], memos[1::2], strict=True)}
+        size = sum(map(len, memos[1::2]))
     lease = Lease(
         worker, exec, job.decode(), job[:26].decode(), run["app"].decode(), run["function"].decode(), queue.decode(),
         run.get("branch", b"").decode(),
     )  # fmt: skip
-    known = {text(key): unpack_memo(memo) for key, memo in packed.items()}
     return Claim(
-        lease, text(step), kind.decode(), int(attempt), int(calls), int(losses), float(waited), run, known,
-        sum(map(len, packed.values())), bool(overdue),
+        lease, text(step), kind.decode(), int(attempt), int(calls), int(losses), float(waited), run, known, size,
+        bool(overdue),
     )  # fmt: skip
 
 

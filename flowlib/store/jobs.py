@@ -6,22 +6,30 @@ import secrets
 from bisect import bisect_left
 from collections.abc import Container, Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import msgpack
 
-from flowlib.model import ErrorInfo
-from flowlib.records import Claim, End, JobSpec, Lease, read_claim, text, told
+from flowlib.model import ErrorInfo, Memo
+from flowlib.records import Claim, End, JobSpec, Lease, read_claim, text, told, unpack_memo
 from flowlib.wire import Packed, command
 
 from .events import Sent
 from .link import Link, for_lua
+from .recalled import Recalled, Recollection
 
 MOST_LABELS = 1000  # that a process remembers
 STEP_EDGES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, "+Inf")
 
 
 class JobStore(Link):
+    _recollection: Recollection | None = None  # of the store of one slot
+
+    def alone(self) -> Self:
+        twin = super().alone()
+        twin._recollection = Recollection()
+        return twin
+
     def claim_job(
         self,
         worker: str,
@@ -45,9 +53,26 @@ class JobStore(Link):
         reply = self._call("adopt_job", worker, exec, lease_ms, job, held)
         return reply.decode() if isinstance(reply, bytes) else read_claim(reply, worker, exec, self._memos)
 
-    def _memos(self, run: str) -> dict[bytes, bytes]:
-        reply = self.wire.call(command("HGETALL", self.keys.memo(run)))
-        return reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))  # by RESP 3, or 2
+    def _memos(self, run: str, values: bytes) -> tuple[dict[str, Memo], int]:
+        """All memos of a run that has many, and their bytes; `values` is how many of them are of no step."""
+        recollection = self._recollection or Recollection()
+        recalled = recollection.take(run)
+        if recalled is None or not self._read_news(run, recalled, values):
+            recalled = self._read_memos(run, values)
+        recollection.keep(run, recalled)
+        return recalled.memos.copy(), recalled.size
+
+    def _read_news(self, run: str, recalled: Recalled, values: bytes) -> bool:
+        reply = self._call("read_news", run, recalled.length, recalled.mark, key=self.keys.history(run))
+        return reply is not None and recalled.update(reply, values)
+
+    def _read_memos(self, run: str, values: bytes) -> Recalled:
+        history, memos = self.keys.history(run), self.keys.memo(run)
+        batch = [command("LLEN", history), command("LINDEX", history, -1), command("HGETALL", memos)]
+        length, mark, found = self.send_all(batch)[-3:]  # what is written in between is news, later
+        packed = found if isinstance(found, dict) else dict(zip(found[::2], found[1::2], strict=True))  # RESP 3, or 2
+        read = {text(key): unpack_memo(memo) for key, memo in packed.items()}
+        return Recalled(read, sum(map(len, packed.values())), values, length, mark or b"")
 
     def commit_step(
         self,

@@ -154,10 +154,10 @@ def test_a_run_whose_many_memos_are_gone_meanwhile_is_not_played_without_them(de
     desk.store.reap()
 
     class Forgetful(Wire):
-        def call(self, packed: Packed) -> Any:
-            if packed[1] is None:
+        def call_all(self, batch: list[Packed]) -> list[Any]:
+            if any(script is None for _, script in batch):
                 desk.store.client.delete(desk.store.keys.memo(lease.run))
-            return super().call(packed)
+            return super().call_all(batch)
 
     desk.use_wire(Forgetful)
     assert desk.store.claim_job("bert", "exec-b", 60_000, "desk", ["flow"]) == "idle"
