@@ -94,7 +94,8 @@ class Dispatcher:
             self._store.client.client_unblock(self._reading)
 
     def join(self) -> None:
-        """From now on events are for this app, too, and so are runs that nobody knew."""
+        """From now on all know the app's functions, events are for it, too, and so are runs that nobody knew."""
+        self._store.register_app(self._app, self._functions, self._consumer)
         self._store.join_events(self._app)
         self.resume()
 

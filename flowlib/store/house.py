@@ -14,19 +14,17 @@ from .link import Link
 
 
 class HouseStore(Link):
-    def register_app(self, app: str, functions: Mapping[str, Function]) -> None:
-        """Tell tools that do not import the app what it declares; functions that are gone are forgotten."""
-        key = self.keys.functions(app)
-        described: dict[Any, Any] = {name: json.dumps(function.describe()) for name, function in functions.items()}
-        with self.client.pipeline() as pipe:
-            pipe.sadd(self.keys.apps, app)
-            pipe.delete(key)
-            pipe.hset(key, mapping=described)
-            if heard := heard_by(functions.values()):
-                pipe.hset(self.keys.listeners, app, heard)
-            else:
-                pipe.hdel(self.keys.listeners, app)
-            pipe.execute()
+    def register_app(self, app: str, functions: Mapping[str, Function], worker: str = "") -> None:
+        """Tell tools that do not import the app, and other apps, what it declares.
+
+        What only `worker`, as RQ knows it, declares is forgotten once that is gone, unless nobody is there.
+        """
+        told = [part for name, each in functions.items() for part in (name, json.dumps(each.describe()))]
+        self._call("register_app", worker, app, heard_by(functions.values()), *told, key=self.keys.apps)
+
+    def forget_functions(self, app: str) -> None:
+        """Those that no worker of the app knows any more, if there is any worker of it."""
+        self._call("forget_functions", app, key=self.keys.apps)
 
     def renew_leases(
         self, worker: str, lease_ms: int, worker_ttl: int, held: Iterable[str], done: tuple[int, int, float] = (0, 0, 0)

@@ -237,9 +237,10 @@ class Housekeeper:
             self._places[app] = (place + looked - forgotten, found or forgotten > 0)
 
     def bury(self) -> None:
-        """Forget dead workers: as readers of events, and in RQ's lists."""
+        """Forget dead workers: as readers of events, and in RQ's lists; and functions that only they knew."""
         for app in self._apps():
             self.store.forget_consumers(app)
+            self.store.forget_functions(app)
         self.store.forget_workers({*self._queues, *self._known_queues()})
 
     def _known_queues(self) -> list[str]:

@@ -239,11 +239,9 @@ class FlowWorker(BaseWorker):
             give_up=self._may_give_up,
         )  # fmt: skip
         self._commands = Channel(self.store.client, self.pubsub_channel_name)
-        self._insist(lambda: self.store.register_app(self.app.name, self.app.functions))
-        self._insist(self.dispatcher.join)
-        self._insist(self._commands.subscribe)
-        self._insist(self._rq.register_birth)
-        self._insist(self.ticks.declare)
+        born = self._rq.register_birth  # who sees the worker is to find its functions
+        for act in (self.dispatcher.join, self._commands.subscribe, born, self.dispatcher.join, self.ticks.declare):
+            self._insist(act)
         self._insist(lambda: self.set_state(WorkerStatus.IDLE))
         capture.install()
         if threading.current_thread() is threading.main_thread():
@@ -371,6 +369,7 @@ class FlowWorker(BaseWorker):
             self.slots, lambda *told: self.store.renew_leases(self.name, self.lease_ms, self.worker_ttl, *told)
         ):
             self._rq.register_birth()
+            self.dispatcher.join()
         self.ordinary.renew()
 
     def _stop_bodies(self) -> None:

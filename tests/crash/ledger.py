@@ -42,7 +42,7 @@ class Ledger:
     def write(self, *words: object) -> None:
         file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            os.write(file, (" ".join(map(str, words)) + "\n").encode())
+            os.write(file, ("\t".join(map(str, words)) + "\n").encode())
         finally:
             os.close(file)
 
@@ -51,7 +51,7 @@ class Ledger:
             return []
         return [
             Line(word, run, step, int(attempt), int(pid), float(at))
-            for word, run, step, attempt, pid, at in map(str.split, self.path.read_text().splitlines())
+            for word, run, step, attempt, pid, at in (line.split("\t") for line in self.path.read_text().splitlines())
         ]
 
 

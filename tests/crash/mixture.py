@@ -127,7 +127,7 @@ def prompt(event: Event[dict[str, Any]], step: Step) -> int:
     return number
 
 
-def keep(step: Step, id: str, value: str) -> str:
+def keep(step: Step | AsyncStep, id: str, value: str) -> str:
     with noted(step, id):
         return value
 

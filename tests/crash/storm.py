@@ -23,12 +23,12 @@ from flowlib.store import Store
 from flowlib.testing import check_invariants
 from tests import access
 
-from .fleet import CommandProcess, Forked, WorkerProcess
-from .mixture import ASIDE, STORMY_KINDS
+from .fleet import CommandProcess, Forked, WorkerProcess, until
+from .mixture import ASIDE
+from .people import People
 from .proxy import DOWN, UP, Proxy
-from .stormy import SCHEDULE, TICKING
+from .stormy import RARE, SCHEDULE, SEAL, TICKING, events_of, make
 
-APP = "tests.crash.stormy:app"
 LEASE = 1.0  # seconds
 SETTLING = 90.0  # that the runs get to end once nobody is struck any more; a lease that a stock worker has lasts ten
 # How often each kind of blow falls, in comparison.
@@ -66,12 +66,13 @@ class Member:
 
 
 class Storm:
-    def __init__(self, server: Server, notes: Path, seed: int, *, stock: bool) -> None:
+    def __init__(self, server: Server, notes: Path, seed: int, *, stock: bool, sealed: bool) -> None:
         self.server, self.notes, self.seed = server, notes, seed
         self.log = Path(f"{notes}.log")
         self.chance = random.Random(seed)
         self.store = Store(server.url)
-        self.app = App("mixture").connect(store=self.store)
+        self._sealed = sealed
+        self.app = self._connect(self.store)
         self.events: list[str] = []
         self.blows: Counter[str] = Counter()
         self.kills: list[Struck] = []
@@ -80,11 +81,15 @@ class Storm:
         self.seconds = self.settling = 0.0
         self._proxy = Proxy(server.socket)
         self._pulse = Pulse(server)
+        self.people = People(self._connect(patience=1.0), notes, seed, lambda: self.forgotten)
         self._members: list[Member] = []
         self._starters = {"alone": self._alone, "threads": self._threads, "supervised": self._supervised}
         if stock:
             self._starters["stock"] = self._stock
         self._check_at, self._sending = 0.0, threading.Event()
+
+    def _connect(self, store: Store | None = None, **settings: Any) -> App:
+        return make(*(SEAL if self._sealed else ())).connect(store=store or Store(self.server.url, **settings))
 
     @property
     def forgotten(self) -> int:
@@ -103,8 +108,9 @@ class Storm:
             self._members = [Member(kind, start) for kind, start in self._starters.items()]
             for direction in (UP, DOWN):
                 self._proxy.cut_after(direction, self._gaps())
+            until(lambda: self.store.client.hexists(self.store.keys.functions("mixture"), RARE))
             feeder.start()
-            self._strike_until(began + seconds)
+            self._strike_until(began + seconds, at_least=seconds / 2)
             self._proxy.cut_after(UP, ())
             self._proxy.cut_after(DOWN, ())
             self._sending.set()
@@ -118,18 +124,26 @@ class Storm:
 
     # -- the fleet ---------------------------------------------------------------------------------------------------
 
+    def _location(self, name: str) -> str:
+        return f"tests.crash.stormy:{'sealed_' * self._sealed}{name}"
+
     def _alone(self) -> Forked:
-        return WorkerProcess(APP, self.server.url, self.notes, lease_ms=round(1000 * LEASE), ledger_url="")
+        """Deployed a while ago: it lacks a function."""
+        return WorkerProcess(
+            self._location("older"), self.server.url, self.notes, lease_ms=round(1000 * LEASE), ledger_url=""
+        )
 
     def _threads(self) -> Forked:
         """Behind a proxy that cuts its connections at any byte, so that commands and replies are lost."""
         url = f"redis://{access.USER}:{access.PASSWORD}@127.0.0.1:{self._proxy.port}/0?socket_timeout=2"
-        return WorkerProcess(APP, url, self.notes, lease_ms=round(1000 * LEASE), threads=4, ledger_url="")
+        return WorkerProcess(
+            self._location("app"), url, self.notes, lease_ms=round(1000 * LEASE), threads=4, ledger_url=""
+        )
 
     def _supervised(self) -> Forked:
         settings = ["--processes", "2", "--threads", "2", "--lease", str(LEASE), "--log-level", "WARNING"]
         url = access.limited(self.server.url)
-        return CommandProcess("flow", ["worker", APP, *settings, "--redis-url", url], self.notes)
+        return CommandProcess("flow", ["worker", self._location("app"), *settings, "--redis-url", url], self.notes)
 
     def _stock(self) -> Forked:
         settings = ["--serializer", "json", "--url", self.server.url, "--quiet"]
@@ -156,12 +170,13 @@ class Storm:
 
     # -- the blows ---------------------------------------------------------------------------------------------------
 
-    def _strike_until(self, end: float) -> None:
+    def _strike_until(self, end: float, at_least: float) -> None:
+        """Longer, on a machine on which blows come too seldom."""
         blows = {
             "kill": self._kill, "pause": self._pause, "terminate": self._terminate, "kill redis": self._kill_redis,
             "cut": self._proxy.cut, "flush scripts": self._flush_scripts,
         }  # fmt: skip
-        while time.monotonic() < end:
+        while time.monotonic() < end or self.blows.total() < at_least:
             (blow,) = self.chance.choices(list(BLOWS), list(BLOWS.values()))
             self.blows[blow] += 1
             self._tell(blow)
@@ -258,13 +273,13 @@ class Storm:
 
     def _feed(self, rate: float) -> None:
         """Each event until Redis has confirmed it: sending it again with its id is safe."""
-        app = App("mixture").connect(store=Store(self.server.url, patience=1.0))
+        app = self._connect(patience=1.0)
         began = time.monotonic()
         while not self._sending.is_set():
-            event = f"event-{len(self.events)}"
-            while not _confirmed(app, event):
+            events = events_of(len(self.events))
+            while not _confirmed(app, events):
                 pass
-            self.events.append(event)
+            self.events.append(events[0].id)
             self._sending.wait(max(0.0, began + len(self.events) / rate - time.monotonic()))
         app.store.close()
 
@@ -275,23 +290,26 @@ class Storm:
             if pause.until == float("inf"):
                 self._resume(pause)
         if self.forgotten:  # a producer that cannot trust its server sends again
-            self.app.send([_event(event) for event in self.events])
+            self.app.send([event for number in range(len(self.events)) for event in events_of(number)])
         deadline, over = time.monotonic() + SETTLING, 1000 * time.time()
-        expected = len(self.events) + sum(_event(event).name in ("telling", "asking") for event in self.events)
-        self._tend_until(lambda: self._ended() >= expected and self._ticked() >= over, deadline)
+        self._tend_until(lambda: self._ticked() >= over, deadline)
         self.store.pause_cron("mixture", TICKING, True)  # else there is always a tick whose run has just begun
-        self._tend_until(lambda: not self.store.client.zcard(self.store.keys.active("mixture")), deadline)
+        self._tend_until(lambda: self.people.idle and self._is_quiet(), deadline)
 
     def _tend_until(self, condition: Callable[[], bool], deadline: float) -> None:
         while time.monotonic() < deadline and not condition():
             self._tend()
             time.sleep(0.1)
 
-    def _ended(self) -> int:
-        """Runs, but for those that cron has started."""
-        counted: Any = self.store.client.hgetall(self.store.keys.metrics("mixture"))
-        ended = {name.decode(): int(value) for name, value in counted.items() if name.startswith(b"runs_finished|")}
-        return sum(value for name, value in ended.items() if f"|{TICKING}|" not in name)
+    def _is_quiet(self) -> bool:
+        """All events are settled, and all that has begun has ended."""
+        keys = self.store.keys
+        pipe = self.store.client.pipeline(transaction=True)
+        pipe.zcard(keys.active("mixture"))
+        pipe.xinfo_groups(keys.events)
+        pipe.xinfo_stream(keys.events)
+        active, (group,), stream = pipe.execute()
+        return not active and not group["pending"] and group["last-delivered-id"] == stream["last-generated-id"]
 
     def _ticked(self) -> float:
         """Up to when all ticks have started their runs, in ms."""
@@ -313,6 +331,7 @@ class Storm:
                 _send(pid, signal.SIGKILL)
         if feeder.ident:
             feeder.join()
+        self.people.close()
         self._pulse.close()
         self._proxy.close()
 
@@ -354,13 +373,9 @@ class Pulse:
                     self._confirmed = int(client.incr(self.KEY))
 
 
-def _event(id: str) -> Event[Any]:
-    return Event(STORMY_KINDS[int(id.rpartition("-")[2]) % len(STORMY_KINDS)], {}, id=id)
-
-
-def _confirmed(app: App, event: str) -> bool:
+def _confirmed(app: App, events: list[Event[Any]]) -> bool:
     try:
-        app.send(_event(event))
+        app.send(events)
     except ServerError:
         return False
     return True

@@ -18,6 +18,7 @@ from flowlib.journal import id_of
 from flowlib.model import HistoryEntry, Run
 from flowlib.testing import check_invariants
 
+from .fates import Fates
 from .ledger import END, RAISED, START, Ledger, Line
 from .storm import LEASE, Storm, Struck
 from .stormy import STEP, TICKING, run_of
@@ -33,8 +34,9 @@ class Verdict:
         self.histories = {run.id: storm.app.runs.history(run.id) for run in self.runs}
         self.recorded = {
             (run, id_of(entry.step)): entry.at
-            for run, history in self.histories.items() for entry in history if entry.kind == "recorded"
+            for run, history in self.histories.items() for entry in history if entry.kind in ("recorded", "kept")
         }  # fmt: skip
+        self.fates = Fates(storm.app, self.runs, self.histories, self.lines, forgetful=storm.forgotten > 0)
         late = [line for line in self.lines if line.word == START and self._is_late(line)]
         self.after_a_pause = [
             line for line in late if any(_excuses(each, line, self._at(line)) for each in storm.pauses)
@@ -44,14 +46,21 @@ class Verdict:
     @cached_property
     def lost(self) -> list[str]:
         """Runs that did not end, or not as they should; events that started none, or several."""
-        events = Counter(run.event.id for run in self.runs)
+        events = Counter(run.event.id for run in self.runs if not run.replay_of)
         told = Counter(run.event.id.partition(":")[0] for run in self.runs if run.function == "told")
         telling = [run.id for run in self.runs if run.function == "telling"]
         return [
             *(f"{event} has started {events[event]} runs" for event in self.storm.events if events[event] != 1),
             *(f"{run} has told of itself {told[run]} times: {self._story(run)}" for run in telling if told[run] != 1),
-            *(self._told(run) for run in self.runs if (run.status, run.result) != ("completed", 4)),
+            *map(self._told, self.fates.lost),
         ]
+
+    @cached_property
+    def outlived(self) -> list[Line]:
+        """Bodies that were started when their run had ended, and their worker had had the time to hear of it."""
+        ended = {run.id: run.ended.timestamp() for run in self.runs if run.ended is not None}
+        late = [line for line in self.lines if line.word == START and line.at > ended.get(line.run, line.at) + LEASE]
+        return [line for line in late if not any(_excuses(each, line, ended[line.run]) for each in self.storm.pauses)]
 
     @cached_property
     def ticks(self) -> list[str]:
@@ -71,9 +80,13 @@ class Verdict:
     def faults(self) -> list[str]:
         return [
             *self.storm.faults,
+            *self.storm.people.faults,
             *check_invariants(self.storm.store),
             *self.lost,
             *self.ticks,
+            *self.fates.unhandled,
+            *self.fates.undone,
+            *(f"started when its run had ended: {line}: {self._story(line.run)}" for line in self.outlived),
             *(
                 f"recorded at {self._at(line):.6f}, and started again: {line}: {self._story(line.run)}"
                 for line in self.again
@@ -93,6 +106,9 @@ class Verdict:
             "blows": f"{_listed(storm.blows)}; {past} paused past their lease; {storm.cuts} connections cut by bytes",
             "processes killed": _listed(killed),
             "lost runs": len(self.lost),
+            "children, handlers, undone runs": ", ".join(map(str, self.fates.figures)),
+            "asked for by people": _listed(storm.people.done),
+            "parked": sum(each.kind == "parked" for history in self.histories.values() for each in history),
             "ticks": sum(run.function == TICKING for run in self.runs),
             "lost ticks, or of several runs": len(self.ticks),
             "recorded steps started again": len(self.again),
@@ -138,7 +154,8 @@ class Verdict:
 
     # -- for who has to find out -------------------------------------------------------------------------------------
 
-    def _told(self, run: Run) -> str:
+    def _told(self, id: str) -> str:
+        run = self.fates.by_id[id]
         is_now = f"{run.function} is {run.status} ({run.state}) with {run.result}: {run.error}"
         return f"run {run.id}: {is_now}: {self._story(run.id)}"
 

@@ -6,8 +6,9 @@ import threading
 from typing import Any
 
 import pytest
+from rq import SimpleWorker
 
-from flowlib import App, Event
+from flowlib import App, Event, Step
 from flowlib.dispatch import Dispatcher
 from flowlib.worker import housekeeping
 from flowlib.worker.housekeeping import Housekeeper
@@ -120,3 +121,49 @@ def test_a_reader_that_is_forgotten_while_it_waits_for_events_reads_them_all_the
 def blocked(desk: Desk) -> bool:
     info: Any = desk.store.client.info("clients")
     return info["blocked_clients"] == 1
+
+
+def handle(event: Event[Any], step: Step) -> None: ...
+
+
+def deployed(desk: Desk, *names: str, tells: bool = False) -> SimpleWorker:
+    """A worker of an app with these functions, which is there from now on."""
+    app = App("desk")
+    for name in names:
+        app.function(on=name, name=name, on_failure=handle if tells else None)(handle)
+    worker = SimpleWorker(["q"], connection=desk.store.client)
+    worker.register_birth()
+    desk.store.register_app("desk", app.functions, worker.name)
+    return worker
+
+
+def known(desk: Desk) -> tuple[set[str], str]:
+    functions: Any = desk.store.client.hkeys(desk.store.keys.functions("desk"))
+    heard: Any = desk.store.client.hget(desk.store.keys.listeners, "desk")
+    return {name.decode() for name in functions}, (heard or b"").decode().strip()
+
+
+def test_functions_are_known_as_long_as_any_living_worker_of_the_app_has_them(desk: Desk) -> None:
+    """BEHAVIOURS 71, 46: an older version of the app that starts behind a newer one takes nothing away from it."""
+    new = deployed(desk, "old", "new", tells=True)
+    older = deployed(desk, "old")
+    told = "flow/run.failed desk/new\nflow/run.failed desk/old"
+    everything = {"old", "new", "old.on-failure", "new.on-failure"}, told
+    assert known(desk) == everything
+    desk.store.client.delete(desk.store.keys.rq_worker(older.name))
+    desk.house.bury()
+    assert known(desk) == everything
+    deployed(desk, "old", "newest")
+    assert known(desk) == ({*everything[0], "newest"}, told)
+    new.register_death()
+    desk.house.bury()
+    assert known(desk) == ({"old", "newest"}, "")
+
+
+def test_when_no_worker_is_left_what_they_knew_stays_known(desk: Desk) -> None:
+    last = deployed(desk, "old", tells=True)
+    before = known(desk)
+    last.register_death()
+    desk.store.client.delete(desk.store.keys.rq_worker(last.name))
+    desk.house.bury()
+    assert known(desk) == before != (set(), "")

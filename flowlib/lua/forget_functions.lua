@@ -1,0 +1,8 @@
+#!lua flags=allow-oom
+--#include clock known
+-- forget_functions: what no living worker of the app knows any more, as after a deployment.
+-- KEYS   1 {P}:apps   and those of the library
+-- ARGV   1 P  2 R  3 app
+-- reply  1
+forget_unknown(ARGV[3])
+return 1
