@@ -28,7 +28,8 @@ DEFAULT_QUEUE = "flow"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one run: the bytes of one step's output, of all memos together, and the number of steps."""
+    """Bounds of one run: the bytes of one step's output, of all memos together, the number of steps, and how many workers may
+    die of one step."""
 
     output_bytes: int = 4 * 1024 * 1024
     state_bytes: int = 32 * 1024 * 1024

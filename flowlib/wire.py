@@ -1,8 +1,8 @@
 """One connection to Redis for one thread: scripts go out, replies come back, and trouble is waited out.
 
 A command may be *posted*: it is sent at once, and its reply is read with that of the next `call`. Every script is
-idempotent, so whatever was not answered (connection cut, Redis restarted, script cache empty, memory full) is sent
-again, in order, until a verdict comes or `patience` ends.
+idempotent, or told that it comes again, so whatever was not answered (connection cut, Redis restarted, script cache
+empty, memory full) is sent again, in order, until a verdict comes or `patience` ends.
 
 Or it is *told*: sent at once, and Redis says nothing to it. So no reply lies unread in the socket while further commands
 are on their way: the kernel of a process that is killed would drop those. That they arrived is shown by what follows.
@@ -123,6 +123,7 @@ class Wire:
         self._may_mute: bool | None = None  # not known yet
         self._known: set[Script] = set()  # scripts that this connection's server has answered
         self._heard = 0.0
+        self._instead: Callable[[], Packed] | None = None
 
     def tell(self, packed: Packed) -> bool:
         """Send, and want no reply. False: it was not sent, because it is in doubt whether the server will take it.
@@ -162,6 +163,14 @@ class Wire:
         """Send, and return the reply of this command."""
         return self.call_all([packed])[-1]
 
+    def call_once(self, packed: Packed, again: Callable[[], Packed]) -> Any:
+        """As `call`, of what is not idempotent: once a connection has broken, `again` is what is sent in its place."""
+        self._instead = again
+        try:
+            return self.call(packed)
+        finally:
+            self._instead = None
+
     def call_all(self, batch: list[Packed]) -> list[Any]:
         """Send all in one go and return their replies, once those to what was posted before are heard.
 
@@ -189,6 +198,8 @@ class Wire:
             except (ConnectionError, TimeoutError) as error:
                 self.close()
                 replies, problem = [], error
+                if self._instead is not None:
+                    self._unanswered[-1] = self._instead()
             except BaseException:
                 self.close()
                 self._forget()

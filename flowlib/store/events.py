@@ -17,11 +17,19 @@ from .link import Link, for_lua
 Sent = tuple[str, str, bytes, int, str]
 
 
+LONGEST_DOUBT = 600.0  # seconds for which it is in doubt whether events have been stored, before they are sent again
+
+
 class EventStore(Link):
     def send_events(self, events: Sequence[Sent]) -> None:
-        """Append them to the stream: all of them, or none."""
+        """Append them to the stream: all of them, or none, and once, also if the reply to the first try is lost."""
+        parts = [part for event in events for part in event]
+        doubtful_ms = round(1000 * min(self._patience, LONGEST_DOUBT)) + 1000
         try:
-            self._call("send_events", *(part for event in events for part in event), key=self.keys.events)
+            self.wire.call_once(
+                self._pack("send_events", 0, *parts, key=self.keys.events),
+                again=lambda: self._pack("send_events", doubtful_ms, *parts, key=self.keys.events),
+            )
         except redis.RedisError as error:
             raise explain(error, self.url) from None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flowlib import StepFailed
@@ -47,6 +47,18 @@ class Beside:
     def all(self, *begun: Any) -> Any:
         """As `asyncio.gather` and `step.gather`: raises the first error."""
         return asyncio.gather(*begun) if self._is_async else [each.result() for each in begun]
+
+    def first(self, *begun: Any) -> Any:
+        """Which of them came first; the others are dropped."""
+        return _first(begun) if self._is_async else begun.index(self._step.first(*begun))
+
+
+async def _first(begun: Sequence[Any]) -> int:
+    tasks = [asyncio.ensure_future(each) for each in begun]
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    return min(map(tasks.index, done))
 
 
 class Sent:

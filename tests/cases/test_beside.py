@@ -12,11 +12,13 @@ import pytest
 
 from flowlib import Event, Middleware, StepFailed
 from flowlib.middleware import StepInfo
+from flowlib.store import Store
 from flowlib.testing import check_invariants
 from tests.cases.beside import Beside
 from tests.cases.case import ASYNC, SYNC, Case, until
 from tests.cases.test_handlers import handled, told
 from tests.cases.test_parallel import Meeting, crew
+from tests.engine.test_metrics import Twice
 
 pytestmark = pytest.mark.parametrize("case", [SYNC, ASYNC], indirect=True, ids=str)
 
@@ -290,6 +292,84 @@ def test_hooks_are_called_once_for_each_real_execution_on_however_many_workers(c
     expected = {(way, name, 1) for way in ("in", "out") for name in ("s0", "s1", "s2", "t1", "t2")}
     assert hooks == dict.fromkeys([*expected, ("in", "t0", 1), ("in", "t0", 2), ("out", "t0", 2)], 1)
     assert check_invariants(case.app.store) == []
+
+
+def test_a_plan_that_is_told_twice_is_done_once(case: Case) -> None:
+    """BEHAVIOURS 89, 85: each transition comes twice, as when the reply to the first is lost."""
+
+    @case.function(on="child", name="child")
+    def child(event: Event[Any], step: Any) -> Any:
+        return (yield step.run("work", case.body(("child", event.data["n"]))))
+
+    @case.function()
+    def f(event: Event[Any], step: Any) -> Any:
+        beside = Beside(case, step)
+        for group in range(2):
+            begun = [beside.run(f"{group}-{n}", case.body((group, n))) for n in range(3)]
+            yield beside.all(
+                *begun, beside.sleep(f"nap-{group}", 0.02), beside.invoke(f"c{group}", "child", {"n": group})
+            )
+            yield step.run("after", case.body(("after", group)))
+
+    for _ in range(3):
+        case.start(store=Store(case.app.store.url, patience=20, wire=Twice))
+    assert case.run().status == "completed"
+    expected = [(group, n) for group in range(2) for n in range(3)]
+    assert Counter(case.ledger) == dict.fromkeys(
+        [*expected, *((w, g) for w in ("child", "after") for g in range(2))], 1
+    )
+    assert check_invariants(case.app.store) == []
+
+
+def test_of_two_waits_the_first_to_be_told_wins_for_good_and_the_other_is_dropped(case: Case) -> None:
+    """BEHAVIOURS 92."""
+
+    @case.function()
+    def f(event: Event[Any], step: Any) -> Any:
+        beside = Beside(case, step)
+        won = yield beside.first(beside.wait("a", "a", timeout=3600), beside.wait("b", "b", timeout=3600))
+        yield step.run("after", case.body("after", fails=2))
+        return won
+
+    crew(case, 2)
+    run_id = case.send()
+    until(lambda: [step.status for step in case.app.runs.get(run_id).steps] == ["waiting"] * 2)
+    case.app.send(Event("b", {}))
+    run = case.ended(run_id)
+    assert run.result == 1, run.error
+    assert {step.id: step.status for step in run.steps} == {"a": "cancelled", "b": "completed", "after": "completed"}
+    keys = [key.decode() for key in case.app.store.client.scan_iter("flow:*")]
+    assert [key for key in keys if any(part in key for part in ("waits", "waiters", "fields"))] == []
+    assert check_invariants(case.app.store) == []
+
+
+def test_lines_of_steps_side_by_side_are_kept_once_each_with_its_own_step_and_attempt(case: Case) -> None:
+    """BEHAVIOURS 126."""
+    meeting = Meeting(2)
+
+    def speak(step: Any, name: str) -> None:
+        step.log.info("log in %s", name)
+        if step.attempt == 2 or name == "b":
+            meeting.body(None)
+        print(f"print in {name}")
+        if step.attempt == 1 and name == "a":
+            raise ValueError("once")
+
+    @case.function(retries=1)
+    def f(event: Event[Any], step: Any) -> Any:
+        beside = Beside(case, step)
+        step.log.info("begins")
+        yield beside.all(*(beside.run(name, speak, step, name) for name in "ab"))
+        step.log.info("ends")
+
+    crew(case, 2)
+    run = case.run()
+    assert run.status == "completed", run.error
+    lines = Counter((text, step, attempt) for text, step, attempt in case.lines(run.id) if step in ("a", "b"))
+    said = [(f"{how} in {name}", name, n) for name, n in (("a", 1), ("a", 2), ("b", 1)) for how in ("log", "print")]
+    assert {line: n for line, n in lines.items() if line[0] != "ends"} == dict.fromkeys(said, 1)
+    assert [text for text, _, _ in case.lines(run.id)].count("begins") == 1
+    assert [text for text, _, _ in case.lines(run.id)].count("ends") == 1
 
 
 def test_branches_that_are_sequences_run_ahead_of_each_other(case: Case) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from flowlib import App, Event
 from flowlib.testing import check_invariants
+from tests.cases.beside import Beside
 from tests.cases.case import Case, in_place, only_sync, until
 
 Asked = Callable[[Case, Any], Any]
@@ -147,7 +149,7 @@ def test_a_patch_inside_a_step_is_refused(case: Case) -> None:
 
 @in_place
 def test_a_run_whose_function_nobody_knows_is_parked_and_goes_on_when_a_worker_knows_it(case: Case) -> None:
-    """BEHAVIOURS 125."""
+    """BEHAVIOURS 125, of new workers that have other code."""
 
     @case.function(name="old")
     def f(event: Event[Any], step: Any) -> Any:
@@ -221,3 +223,61 @@ def test_of_a_run_that_is_parked_in_several_places_nothing_is_left_when_it_is_ca
     assert case.app.runs.get(run_id).status == "cancelled"
     assert case.app.store.client.keys("flow:parked:*") == []
     assert check_invariants(case.app.store) == []
+
+
+# -- workers that are replaced -----------------------------------------------------------------------------------------
+
+
+def sleeping(case: Case, step: Any) -> Any:
+    return step.sleep("it", 0.3)
+
+
+def waiting(case: Case, step: Any) -> Any:
+    return step.wait_for_event("it", "go", timeout=60)
+
+
+def retrying(case: Case, step: Any) -> Any:
+    return step.options(backoff=0.3).run("it", case.body("it", fails=1))
+
+
+def side_by_side(case: Case, step: Any) -> Any:
+    beside = Beside(case, step)
+    return beside.all(beside.wait("it", "go", timeout=60), beside.sleep("nap", 0.05), beside.run("a", case.body("it")))
+
+
+@pytest.mark.parametrize("held_up", [sleeping, waiting, retrying, side_by_side])
+@in_place
+def test_runs_go_on_with_the_workers_that_have_come_in_place_of_theirs(case: Case, held_up: Asked) -> None:
+    """BEHAVIOURS 125: whatever they are at meanwhile; also one that nobody has begun."""
+
+    @case.function()
+    def f(event: Event[Any], step: Any) -> Any:
+        yield step.run("before", case.body("before"))
+        yield held_up(case, step)
+        yield step.run("after", case.body("after"))
+
+    first = case.start()
+    run_id = case.send()
+    until(lambda: {step.id: step.status for step in case.app.runs.get(run_id).steps}.get("it") in IDLE)
+    until(lambda: check_invariants(case.app.store) == [] and not case.app.store.client.zcard("flow:leases"))
+    first.stop()
+    case.join()
+    untouched = case.app.send(Event("test", {}))
+    second = case.start()
+    case.app.send(Event("go", {}))
+    assert case.ended(run_id).status == "completed"
+    (other,) = until(lambda: case.app.runs.of_event(untouched))
+    until(lambda: case.app.runs.get(other).state in ("waiting", "") and case.app.send(Event("go", {})))
+    assert case.ended(other).status == "completed"
+    workers = [entry.worker for entry in case.app.runs.history(run_id) if entry.kind == "recorded" and entry.worker]
+    assert (workers[0], workers[-1]) == (first.name, second.name)
+    assert Counter(case.ledger) == {"before": 2, "after": 2, **extra(held_up)}
+    assert check_invariants(case.app.store) == []
+
+
+IDLE = ("sleeping", "waiting", "retrying")
+
+
+def extra(held_up: Asked) -> dict[str, int]:
+    more: dict[Asked, dict[str, int]] = {retrying: {"it": 3}, side_by_side: {"it": 2}}
+    return more.get(held_up, {})

@@ -11,6 +11,7 @@ import pytest
 
 from flowlib import Event, EventType, NonRetriable, NotFound, PayloadError, StepFailed
 from flowlib.testing import check_invariants
+from tests.cases.beside import Beside
 from tests.cases.case import Case, in_place, only_sync, until
 
 
@@ -28,7 +29,7 @@ def children(case: Case, function: str) -> list[Any]:
 
 
 def test_the_parent_gets_what_its_child_returns_typed_and_both_tell_of_each_other(case: Case) -> None:
-    """BEHAVIOURS 67, 73; I3: nothing around it is repeated."""
+    """BEHAVIOURS 67; I3: nothing around it is repeated."""
     seen: list[Any] = []
 
     @case.function(on=ordered, name="bill")
@@ -68,6 +69,36 @@ def test_a_declared_function_is_invoked_by_itself_and_its_value_is_rebuilt(case:
         return [type(found).__name__, found.note]
 
     assert case.run().result == ["Order", "x"]
+
+
+@in_place
+def test_the_child_of_a_step_that_still_waits_for_it_is_known(case: Case) -> None:
+    """BEHAVIOURS 73, 74: from the moment at which it waits; beside other things as well."""
+
+    @case.function(on="child", name="child")
+    def child(event: Event[Any], step: Any) -> Any:
+        return (yield step.wait_for_event("go", "go", timeout=60)).id
+
+    @case.function()
+    def parent(event: Event[Any], step: Any) -> Any:
+        beside = Beside(case, step)
+        yield beside.all(beside.invoke("one", "child", {}), beside.run("work", case.body("work")))
+        return (yield step.invoke("two", "child", {}))
+
+    run_id = case.send()
+    known: set[str] = set()
+    for step in ("one", "two"):
+        until(lambda: [run.state for run in case.app.runs.list(function="child", status="running")] == ["waiting"])
+        (begun,) = case.app.runs.list(function="child", status="running")
+        shown = {each.id: (each.status, each.child) for each in case.app.runs.get(run_id).steps}
+        assert shown[step] == ("waiting", begun.id)
+        assert begun.parent == run_id
+        known.add(begun.id)
+        case.app.send(Event("go", {}, id=step))
+        until(lambda: case.app.runs.get(begun.id).finished)  # noqa: B023 - it is called here and now
+    assert case.ended(run_id).result == "two"
+    assert {run.id for run in case.app.runs.list(function="child")} == known
+    assert check_invariants(case.app.store) == []
 
 
 @in_place

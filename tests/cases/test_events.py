@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 
 from flowlib import App, Event, EventType, PayloadError, ServerError
 from flowlib.dispatch import Dispatcher
+from flowlib.store import Store
+from flowlib.testing import AFTER, BEFORE, check_invariants, cut, faulty_wire
 from tests.cases.case import Case, in_place, only_sync, until
 
 
@@ -185,7 +188,7 @@ def test_the_largest_event_is_taken(case: Case) -> None:
 
 @in_place
 def test_one_event_id_starts_a_function_once_and_two_ids_twice(case: Case) -> None:
-    """Behaviour 117; also behaviour 79, for a producer that sends again after a lost reply."""
+    """Behaviour 117; also behaviour 79, for a producer that sends an id again: it starts nothing twice."""
 
     @case.function()
     def f(event: Event[Any], step: Any) -> Any:
@@ -202,6 +205,29 @@ def test_one_event_id_starts_a_function_once_and_two_ids_twice(case: Case) -> No
     assert sorted(case.ledger) == ["last", "one", "two"]
     assert len(case.app.runs.list()) == 3
     assert case.app.runs.of_event("one") == [run.id for run in case.app.runs.list(event="one")]
+
+
+@pytest.mark.parametrize("when", [BEFORE, AFTER])
+@pytest.mark.parametrize("how_many", [1, 350])
+@only_sync
+def test_events_whose_first_try_had_no_answer_are_stored_once_and_start_once(
+    case: Case, when: str, how_many: int
+) -> None:
+    """Behaviour 79: `send` itself tries again."""
+
+    @case.function()
+    def f(event: Event[Any], step: Any) -> Any: ...
+
+    case.app.send([Event("other", {"n": n}) for n in range(120)])
+    case.app.connect(store=Store(case.app.store.url, wire=faulty_wire(cut, 1, when)))
+    events = [Event("test", {"n": n}, id=f"event-{n}") for n in range(how_many)]
+    ids = case.app.send(events) if how_many > 1 else [case.app.send(events[0])]
+    assert ids == [event.id for event in events]
+    stored: Any = case.app.store.client.xrange(case.app.store.keys.events)
+    assert [fields[b"id"].decode() for _, fields in stored[120:]] == ids
+    case.start()
+    until(lambda: len(case.app.runs.list(limit=None, status="completed")) == how_many)
+    assert check_invariants(case.app.store) == []
 
 
 @only_sync
@@ -242,6 +268,57 @@ def test_events_sent_from_a_coroutine_arrive_too(case: Case) -> None:
     ids = asyncio.run(produce())
     until(lambda: len(case.ledger) == 3)
     assert sorted(case.ledger) == sorted(ids)
+
+
+async def by_coroutines(app: App, events: list[Event[Any]]) -> list[str]:
+    return await asyncio.gather(*(app.send_async(event) for event in events))
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["threads", "coroutines"])
+@only_sync
+def test_one_producer_sends_five_hundred_events_at_once(case: Case, is_async: bool) -> None:
+    """Behaviour 82."""
+    events = [Event("test", {"n": n}, id=f"event-{n}") for n in range(500)]
+    if is_async:
+        ids = asyncio.run(by_coroutines(case.app, events))
+    else:
+        with ThreadPoolExecutor(100) as pool:
+            ids = list(pool.map(case.app.send, events))
+    assert ids == [event.id for event in events]
+    stored: Any = case.app.store.client.xrange(case.app.store.keys.events)
+    assert sorted(fields[b"id"].decode() for _, fields in stored) == sorted(ids)
+
+
+@in_place
+def test_a_run_tells_of_its_events_and_an_event_of_its_runs(case: Case) -> None:
+    """Behaviour 137, of a run: what started it, what it has waited for, what it has sent; and whom an event has started."""
+
+    @case.function()
+    def f(event: Event[Any], step: Any) -> Any:
+        yield step.send_event("tell", [Event("told", {"n": n}, id=f"told-{n}") for n in range(2)])
+        yield step.wait_for_event("answer", "answer", timeout=20)
+
+    @case.function(on="told", name="heard")
+    def heard(event: Event[Any], step: Any) -> Any: ...
+
+    @case.function(on="told", name="heard-too")
+    def heard_too(event: Event[Any], step: Any) -> Any: ...
+
+    run_id = case.send(event=Event("test", {"a": 1}, id="first"))
+    until(lambda: case.app.runs.get(run_id).state == "waiting")
+    case.app.send(Event("answer", {}, id="answer-1"))
+    run = case.ended(run_id)
+    tell, answer = run.steps
+    assert (run.event.name, run.event.id, run.event.data) == ("test", "first", {"a": 1})
+    assert (tell.kind, case.app.runs.outputs(run_id)["tell"]) == ("send", ["told-0", "told-1"])
+    assert answer.wait is not None
+    assert (answer.wait.event, answer.wait.found) == ("answer", "answer-1")
+    for n in range(2):
+        started = until(lambda: len(found := case.app.runs.of_event(f"told-{n}")) == 2 and found)  # noqa: B023
+        assert {case.app.runs.get(each).function for each in started} == {"heard", "heard-too"}
+        assert {each.id for each in case.app.runs.list(event=f"told-{n}")} == set(started)
+    assert len(case.app.runs.list(event="told")) == 4
+    assert case.app.runs.of_event("answer-1") == []
 
 
 @only_sync

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from flowlib import ConfigError, Ending, Event, NonRetriable, PayloadError, Run, run_failed, run_finished, step_options
+from flowlib.testing import check_invariants
+from tests.cases.beside import Beside
 from tests.cases.case import Case, in_place, only_sync, until
+from tests.cases.test_parallel import crew
 
 
 def told(case: Case) -> list[str]:
@@ -91,15 +95,14 @@ def test_a_cancelled_run_calls_on_cancel_and_not_on_failure(case: Case, how: str
     assert told(case) == ["flow/run.cancelled"]
 
 
-@only_sync
+@in_place
 def test_a_handler_has_steps_and_retries_of_its_own_and_one_that_fails_calls_no_other(case: Case) -> None:
     """Behaviour 42: also where functions are on the failures of all."""
 
-    @step_options(retries=2, backoff=0)
-    def handler(event: Event[Ending], step: Any) -> None:
-        step.run("note", case.body("handler", fails=9))
+    def handler(event: Event[Ending], step: Any) -> Any:
+        yield step.run("note", case.body("handler", fails=9))
 
-    @case.function(retries=0, on_failure=handler)
+    @case.function(retries=0, on_failure=step_options(retries=2, backoff=0)(case.faced(handler)))
     def f(event: Event[Any], step: Any) -> Any:
         raise ValueError("no")
 
@@ -116,13 +119,14 @@ def test_a_handler_has_steps_and_retries_of_its_own_and_one_that_fails_calls_no_
     assert told(case) == ["flow/run.failed"]
 
 
-@only_sync
+@in_place
 def test_other_functions_are_on_system_events_and_runs_wait_for_them(case: Case) -> None:
     """Behaviour 43; each is told once to all that listen."""
 
     @case.function(on=[run_finished, run_failed])
     def watch(event: Event[Ending], step: Any) -> Any:
-        case.ledger.append((event.name, event.data.run))
+        error = event.data.error
+        case.ledger.append((event.name, event.data.function, event.data.run, error and (error.type, error.message)))
 
     @case.function(on="work", retries=0)
     def work(event: Event[Any], step: Any) -> Any:
@@ -140,9 +144,10 @@ def test_other_functions_are_on_system_events_and_runs_wait_for_them(case: Case)
     case.app.send(Event("go", {}))
     assert case.ended(waits).result == "no"
     until(lambda: len(case.ledger) == 3)
-    assert sorted(case.ledger) == sorted(
-        [("flow/run.failed", working), ("flow/run.finished", working), ("flow/run.finished", waits)]
-    )
+    failed = ("work", working, ("NonRetriable", "no"))
+    assert set(case.ledger) == {
+        ("flow/run.failed", *failed), ("flow/run.finished", *failed), ("flow/run.finished", "waiting", waits, None),
+    }  # fmt: skip
 
 
 @only_sync
@@ -232,3 +237,51 @@ def test_nothing_is_told_of_the_children_of_a_handler_so_that_nothing_goes_round
     assert (again.status, ended_told(case)) == ("completed", 1)
     case.ended(case.app.runs.replay(ended.id))
     assert ended_told(case) == 2
+
+
+@in_place
+def test_what_a_cancelled_run_is_at_is_interrupted_its_children_are_cancelled_and_on_cancel_runs(case: Case) -> None:
+    """Behaviours 97, 49: all of it at once."""
+    on, off = threading.Event(), threading.Event()
+
+    def work() -> str:
+        on.set()
+        try:
+            until(lambda: False)
+        finally:
+            off.set()
+        return "too late"
+
+    def handler(event: Event[Ending], step: Any) -> Any:
+        yield step.run("note", case.body(("cancelled", event.data.reason)))
+
+    @case.function(on="child", name="child")
+    def child(event: Event[Any], step: Any) -> Any:
+        yield step.sleep("nap", 3600)
+        case.ledger.append("child")
+
+    @case.function(on_cancel=case.faced(handler), on_failure=case.faced(handler), retries=3)
+    def f(event: Event[Any], step: Any) -> Any:
+        beside = Beside(case, step)
+        yield beside.all(
+            beside.run("work", work), beside.invoke("attached", "child", {}),
+            beside.invoke("detached", "child", {}, detached=True),
+        )  # fmt: skip
+        yield step.run("never", case.body("never"))
+
+    crew(case, 2)
+    run_id = case.send()
+    assert on.wait(20)
+    until(lambda: [run.state for run in case.app.runs.list(function="child")] == ["sleeping"] * 2)
+    children = {step.id: step.child for step in case.app.runs.get(run_id).steps if step.child}
+    case.app.runs.cancel(run_id, reason="enough")
+    assert off.wait(20)
+    (handler_run,) = handled(case)
+    assert (handler_run.function, handler_run.status) == ("f.on-cancel", "completed")
+    assert case.app.runs.get(run_id).status == "cancelled"
+    assert {name: case.app.runs.get(each).status for name, each in children.items()} == {
+        "attached": "cancelled", "detached": "running",
+    }  # fmt: skip
+    assert case.ledger == [("cancelled", "enough")]
+    assert "work" not in case.app.runs.outputs(run_id)
+    until(lambda: check_invariants(case.app.store) == [])

@@ -129,7 +129,7 @@ def test_a_function_that_returns_waits_for_what_it_has_submitted(case: Case) -> 
 
 
 def test_a_map_keeps_the_order_and_its_limit(case: Case) -> None:
-    """BEHAVIOURS 84 in its effect."""
+    """BEHAVIOURS 84, for maps."""
     lock, now, most = threading.Lock(), [0], [0]
 
     def work(item: int) -> int:
@@ -255,7 +255,7 @@ def test_a_cancelled_run_leaves_no_branch_behind(case: Case) -> None:
 
 
 def test_a_submitted_step_that_vanished_from_the_code_fails_the_run_and_is_named(case: Case) -> None:
-    """BEHAVIOURS 91: a new one that appears is simply run."""
+    """BEHAVIOURS 91."""
     changed: list[bool] = []
 
     def first() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -94,6 +95,31 @@ def test_runs_that_have_not_begun_in_time_are_cancelled_those_that_have_go_on(ca
     resume(case.app.store.client)
     assert case.ended(begun).status == "completed"
     assert case.ledger == ["after"]
+    nothing_is_left(case)
+
+
+@in_place
+def test_runs_that_wait_behind_a_busy_worker_for_too_long_are_cancelled(case: Case) -> None:
+    """Behaviour 99: the queue is full, and who holds it up goes on."""
+    gate, held = threading.Event(), threading.Event()
+
+    def hold() -> str:
+        held.set()
+        gate.wait(20)
+        return "held"
+
+    @case.function(start_timeout=0.3)
+    def f(event: Event[Any], step: Any) -> Any:
+        return (yield step.run("work", hold if event.data.get("first") else case.body("late")))
+
+    case.start(threads=1)
+    first = case.send({"first": True})
+    assert held.wait(20)
+    late = [case.send() for _ in range(5)]
+    assert {case.ended(run).reason for run in late} == {START}
+    gate.set()
+    assert case.ended(first).result == "held"
+    assert case.ledger == []
     nothing_is_left(case)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from flowlib import Event, EventType
 from flowlib.testing import check_invariants
-from tests.cases.case import Case, only_sync
+from tests.cases.case import Case, only_sync, until
 
 
 @dataclass(frozen=True)
@@ -99,3 +99,31 @@ def test_what_is_no_event_is_refused(case: Case, wrong: Any) -> None:
     assert run.error is not None
     assert "is no Event" in run.error.message
     assert sent(case) == [b"test"]
+
+
+@pytest.mark.parametrize("where", ["in a step", "between steps"])
+def test_a_function_may_send_with_its_app_too(case: Case, where: str) -> None:
+    """BEHAVIOURS 21: what stands between steps is sent at every replay, and starts one run by its id."""
+
+    @case.function()
+    def f(event: Event[Any], step: Any) -> Any:
+        told = paid(Payment("o1", 42), id="paid-1")
+        yield step.run("before", case.body("before"))
+        if where == "in a step":
+            sent_id = yield step.run("tell", case.app.send, told)
+        else:
+            sent_id = case.app.send(told)
+        yield step.run("after", case.body("after", fails=1))
+        return sent_id
+
+    @case.function(on=paid, name="booked")
+    def g(event: Event[Payment], step: Any) -> Any:
+        yield step.run("book", case.body(event.data))
+
+    run = case.run()
+    assert (run.status, run.result) == ("completed", "paid-1"), run.error
+    (booked,) = until(lambda: case.app.runs.of_event("paid-1"))
+    assert case.ended(booked).status == "completed"
+    assert case.ledger.count(Payment("o1", 42)) == 1
+    assert [each.id for each in case.app.runs.list(function="booked")] == [booked]
+    assert check_invariants(case.app.store) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -190,3 +191,32 @@ def test_a_sleeping_run_holds_no_worker_and_says_until_when(case: Case) -> None:
     (job,) = registry.get_job_ids()
     assert registry.get_scheduled_time(job).timestamp() == pytest.approx(night.until, abs=1)
     assert client.zcard(case.app.store.keys.leases) == 0
+
+
+@in_place
+def test_a_run_that_wakes_goes_before_those_that_came_after_it(case: Case) -> None:
+    """Behaviour 53: a worker that takes one step at a time, and a backlog."""
+    gate, held = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        gate.wait(20)
+
+    @case.function()
+    def f(event: Event[Any], step: Any) -> Any:
+        name = event.data["name"]
+        if name == "old":
+            yield step.sleep("nap", 0.2)
+        yield step.run("work", hold if name == "busy" else case.body(name))
+
+    case.start(threads=1)
+    old = case.send({"name": "old"})
+    until(lambda: case.app.runs.get(old).state == "sleeping")
+    runs = [old, case.send({"name": "busy"})]
+    assert held.wait(20)
+    runs += [case.send({"name": f"new-{n}"}) for n in range(5)]
+    until(lambda: case.app.runs.get(old).state == "queued")
+    gate.set()
+    assert {case.ended(run).status for run in runs} == {"completed"}
+    assert case.ledger[0] == "old"
+    assert len(case.ledger) == 6

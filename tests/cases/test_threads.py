@@ -13,7 +13,7 @@ from rq.serializers import JSONSerializer
 
 from flowlib import Event, RunCancelled
 from flowlib.testing import check_invariants
-from tests.cases.case import Case, in_place, only_async, only_sync, until
+from tests.cases.case import Case, in_place, only_async, until
 
 THREADS = 4
 
@@ -121,7 +121,7 @@ def test_the_right_step_is_cancelled_by_command_and_by_name(case: Case) -> None:
     assert check_invariants(case.app.store) == []
 
 
-@only_sync
+@in_place
 def test_a_worker_that_is_to_stop_finishes_all_that_runs_and_takes_nothing_more(case: Case) -> None:
     """BEHAVIOURS 130."""
     parties, gate = threading.Barrier(THREADS + 1), threading.Event()

@@ -21,7 +21,7 @@ from tests.cli.conftest import ROOT, flow_command, run_flow, wait_until
 MODULE = """
 import ctypes, os, signal, time
 from pathlib import Path
-from flowlib import App, Event, Step
+from flowlib import App, Event, Limits, Step
 
 app = App("pool", backoff=0.05)
 
@@ -31,6 +31,14 @@ def work(event: Event[dict], step: Step) -> int:
     body = {"wait": wait, "hog": hog, "stubborn": stubborn}[data.get("how", "wait")]
     limits = {name: data[name] for name in ("timeout", "retries") if name in data}
     return step.options(**limits).run("body", body, data["name"])
+
+@app.function(on="doom", retries=0, limits=Limits(losses=3))
+def doomed(event: Event[dict], step: Step) -> int:
+    return step.run("die", die, event.data["name"])
+
+def die(name: str) -> None:
+    note(name)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 def note(name: str) -> int:
     with open(f"{name}.pids", "a") as pids:
@@ -88,8 +96,8 @@ def pool(app: App, fresh_server: Server) -> Iterator[Pool]:
         supervisor.wait()
 
 
-def send(app: App, name: str, **data: object) -> str:
-    app.send(Event("go", {"name": name, **data}, id=name))
+def send(app: App, name: str, event: str = "go", **data: object) -> str:
+    app.send(Event(event, {"name": name, **data}, id=name))
     wait_until(lambda: app.runs.of_event(name))
     return app.runs.of_event(name)[0]
 
@@ -167,13 +175,29 @@ def test_it_outlives_an_outage_of_redis_and_gives_back_then_what_a_worker_had_th
     assert check_invariants(app.store) == []
 
 
+def test_a_step_that_kills_its_worker_again_and_again_is_failed_after_so_many_losses(app: App, pool: Pool) -> None:
+    """BEHAVIOURS 37, 39: none of them uses up an attempt, of which it has one; they are shown apart."""
+    pool()
+    run = send(app, "one", "doom")
+    with pytest.raises(RunFailed) as failed:
+        app.runs.result(run, 30)
+    assert (failed.value.type, failed.value.step) == ("WorkerLost", "die")
+    assert "3" in failed.value.message
+    assert len(set(pids("one"))) == len(pids("one")) == 3
+    assert [entry.kind for entry in app.runs.history(run)].count("lost") == 3
+    assert attempts(app, run) == [(1, "lost")] * 2 + [
+        (1, "failed")
+    ]  # the first died before Redis had heard of the step
+    assert check_invariants(app.store) == []
+
+
 # -- time ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_step_that_ignores_its_timeout_costs_its_process_and_is_an_attempt_that_timed_out(
     app: App, pool: Pool
 ) -> None:
-    """BEHAVIOURS 12: its own retries decide what follows. The other step of that process is handed back, with no loss."""
+    """Its own retries decide what follows. The other step of that process is handed back, with no loss."""
     pool("--kill-after", "0.5", "--processes", "1", "--threads", "2")
     other = send(app, "other")
     wait_until(lambda: attempts(app, other) == [(1, "running")])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from redis.exceptions import OutOfMemoryError
@@ -221,6 +223,30 @@ def test_two_workers_on_one_step_give_one_memo_and_both_are_traced(desk: Desk) -
     assert desk.runs.outputs(heir.run) == {"a": "of the heir"}
     told = [(e.kind, e.worker) for e in desk.history(heir.run, "claimed", "lost", "recorded") if e.step == "1:a"]
     assert told == [("claimed", "anna"), ("lost", "anna"), ("claimed", "bert"), ("recorded", "bert")]
+    assert desk.faults() == []
+
+
+def test_of_two_workers_that_end_a_run_at_once_one_does_and_its_end_is_told_once(desk: Desk) -> None:
+    """BEHAVIOURS 46, 47; I2, I6: also if neither hears of it, and says so again."""
+    desk.store.client.hset(desk.store.keys.listeners, "desk", "\nflow/run.finished\nflow/run.completed\n")
+    zombie = desk.at_step(lease_ms=0, worker="anna")
+    desk.commit(zombie)
+    desk.store.reap()
+    heir = desk.claim("bert").lease
+    line, verdicts = threading.Barrier(2), list[str]()
+
+    def end(lease: Lease) -> None:
+        line.wait(5)
+        verdicts.extend(desk.finish(lease) for _ in range(2))
+
+    threads = [threading.Thread(target=end, args=[lease]) for lease in (zombie, heir)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(verdicts) == ["fenced"] * 2 + ["finished"] * 2
+    entries: Any = desk.store.client.xrange(desk.store.keys.events)
+    assert sorted(fields[b"name"] for _, fields in entries) == [b"flow/run.completed", b"flow/run.finished"]
     assert desk.faults() == []
 
 

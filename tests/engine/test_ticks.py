@@ -299,6 +299,35 @@ def test_a_changed_schedule_ticks_in_the_new_way_only_while_old_workers_are_abou
     assert clockwork.started() == []
 
 
+def test_after_a_new_registration_what_is_new_ticks_what_is_changed_ticks_anew_and_what_is_gone_does_not(
+    clockwork: Clockwork,
+) -> None:
+    """BEHAVIOURS 122: each tick once, though the old worker goes on looking."""
+    clockwork.lives("old")
+    clockwork.lives("new")
+    old = clockwork.ticks(
+        cron(YEARLY, missed="all"), worker="old", gone=cron(YEARLY, missed="all"), kept=cron(YEARLY, missed="all")
+    )
+    new = clockwork.ticks(
+        cron("0 0 1 2 *", missed="all"), worker="new", kept=cron(YEARLY, missed="all"), added=cron(YEARLY, missed="all")
+    )
+    new.look()
+    ticking = {field.removeprefix("upto|") for field in clockwork.known if field.startswith("upto|")}
+    assert ticking == {"report|0 0 1 2 * UTC", f"kept|{YEARLY} UTC", f"added|{YEARLY} UTC"}
+    for schedule in ticking:
+        clockwork.set_back(timedelta(days=3 * 366), schedule)
+    for _ in range(2):
+        for ticks in (old, new):
+            ticks.look()
+    started: dict[str, list[datetime]] = {}
+    for run in clockwork.runs.list(limit=None):
+        started.setdefault(run.function, []).append(run.event.ts)
+    assert set(started) == {"report", "kept", "added"}
+    assert {(ts.month, ts.day) for ts in started["report"]} == {(2, 1)}
+    assert {(ts.month, ts.day) for ts in started["kept"] + started["added"]} == {(1, 1)}
+    assert all(len(ts) == len(set(ts)) >= 2 for ts in started.values())
+
+
 def test_a_schedule_that_is_gone_is_forgotten_and_comes_back_without_its_past(clockwork: Clockwork) -> None:
     """BEHAVIOURS 122."""
     clockwork.lives("new")

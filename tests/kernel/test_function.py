@@ -143,6 +143,12 @@ def test_a_wrong_setting_is_refused_and_function_and_setting_are_named(app: App,
     assert not app.functions
 
 
+def test_limits_are_those_that_are_documented_unless_others_are_set() -> None:
+    """Behaviours 18, 19, 20, 37."""
+    assert Limits() == Limits(output_bytes=4 << 20, state_bytes=32 << 20, steps=10_000, losses=5)
+    assert Limits(losses=2).losses == 2
+
+
 @pytest.mark.parametrize(
     "wrong", [{"steps": 0}, {"output_bytes": -1}, {"state_bytes": 1.5}, {"losses": True}], ids=repr
 )
