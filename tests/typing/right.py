@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flowlib import (
     App,
+    AsyncPromise,
     AsyncStep,
     Backoff,
     Ending,
@@ -17,8 +19,12 @@ from flowlib import (
     EventType,
     Future,
     Limits,
+    Middleware,
+    NonRetriable,
     Promise,
+    RetryAfter,
     Run,
+    RunFailed,
     Step,
     StepFailed,
     cron,
@@ -28,7 +34,9 @@ from flowlib import (
     step_options,
     trigger,
 )
-from flowlib.model import ErrorInfo, HistoryEntry
+from flowlib.middleware import ClaimCheck, Encryption, LogContext, RunInfo, StepInfo, Tracing
+from flowlib.model import Attempt, ErrorInfo, HistoryEntry, StepRecord
+from flowlib.runs import Called
 
 
 @dataclass(frozen=True)
@@ -136,8 +144,15 @@ async def import_contacts_async(event: Event[Upload], step: AsyncStep) -> list[s
     chunks: list[list[str]] = await step.map("each", enrich, ["a", "b"], limit=2)
     step.log.info("%s", [one[0].upper(), two + 1, chunks])
     child: int = await step.invoke("child", counted, Upload("k", "a@example.com"))
-    awaited: str = await step.invoke("awaited", spelled, Upload("k", "a@example.com"))
-    ok: bool = await step.promise("ok", as_=bool).result()
+    awaited: str = await step.invoke("awaited", spelled, Upload("k", "a@example.com"), timeout=60, detached=True)
+    by_name: Any = await step.invoke("by-name", "other/bill", {"any": "thing"})
+    partly: list[int | StepFailed] = await step.map("some", abs, [1, -2], return_errors=True)
+    promise: AsyncPromise[bool] = step.promise("ok", as_=bool, timeout=3600)
+    token: str = promise.token
+    ok: bool = await promise.result()
+    patched: bool = step.patched("ask-twice")
+    where: tuple[str, int] = (step.run_id, step.attempt)
+    step.log.info("%s", [by_name, partly, token, patched, where])
     step.log.info("%s", [child, awaited, ok])
     found: Event[Upload] | None = await step.wait_for_event("again", uploaded, when=lambda each: each.data.key == "k")
     named: Event[Any] | None = await step.wait_for_event("named", "plain.name", timeout=timedelta(days=2))
@@ -202,6 +217,75 @@ async def often(event: Event[Any], step: AsyncStep) -> None: ...
 as_it_was: Callable[[Event[Upload], Step], int] = import_contacts
 as_it_was_async: Callable[[Event[Upload], AsyncStep], Coroutine[Any, Any, list[str]]] = import_contacts_async
 still: list[str] = enrich("a", chunk=1)
+
+
+def give_up(key: str) -> None:
+    raise NonRetriable(key) if key else RetryAfter(timedelta(seconds=5))
+
+
+class Timing(Middleware):
+    name = "timing"
+
+    @contextmanager
+    def send(self, event: Event[Any], meta: dict[str, str]) -> Iterator[None]:
+        meta["sent"] = event.name
+        yield
+
+    @contextmanager
+    def start(self, run: RunInfo) -> Iterator[None]:
+        told: Mapping[str, str] = run.meta
+        yield print(run.app, run.function, run.run_id, run.event_name, run.event_id, told)
+
+    @contextmanager
+    def call(self, run: RunInfo) -> Iterator[None]:
+        yield
+
+    @contextmanager
+    def step(self, step: StepInfo) -> Iterator[None]:
+        number: int = step.attempt
+        yield print(step.run.run_id, step.id, step.kind, number)
+
+    def encode(self, data: bytes) -> bytes | None:
+        return None if len(data) < 100 else data[::-1]
+
+    def decode(self, payload: bytes) -> bytes:
+        return payload[::-1]
+
+
+sealed = App(
+    "sealed",
+    middleware=[
+        Timing(), Encryption({"new": b"0" * 32, "old": "c2VjcmV0"}, decrypt_only=True),
+        ClaimCheck("s3://bucket/flow", over=1000), LogContext(), Tracing(),
+    ],
+)  # fmt: skip
+same: App = app.connect("redis://10.0.0.5:6379/0")
+
+called: Called[int] = app.call(counted, Upload("k", "a@example.com"))
+counted_up: int = called.result(timeout=timedelta(seconds=30))
+spelled_out: str = app.call(spelled, Upload("k", "a@example.com")).result()
+unknown: Any = app.call("other/bill", {"any": "thing"}).result(30)
+app.promises.resolve("token", {"by": "ada"})
+app.promises.reject("token", "over budget")
+
+
+async def ask() -> int:
+    return await called.result_async(timeout=30)
+
+
+def look(run: Run) -> list[str]:
+    try:
+        app.runs.result(run.id)
+    except RunFailed as failed:
+        told: list[str | int | None] = [failed.type, failed.message, failed.traceback, failed.step, failed.attempt]
+        print(told)
+    steps: tuple[StepRecord, ...] = run.steps
+    attempts: list[Attempt] = [attempt for step in steps for attempt in step.attempts]
+    outputs: dict[str, Any] = app.runs.outputs(run.id)
+    print(attempts, outputs, run.parent, run.replay_of, run.replays, run.retried, run.reason, run.finished)
+    started: list[str] = app.runs.of_event(run.event.id)
+    return started
+
 
 one: str = app.send(uploaded(Upload("k", "e"), id="upload-17", ts=datetime.now(UTC)))
 many: list[str] = app.send([uploaded(Upload("k", "e")), renamed("new"), Event("other", {"a": 1})])

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from flowlib import App, AsyncStep, Middleware, Step
+from flowlib.promises import Promises
+from flowlib.runs import Called, Runs
 
 ROOT = Path(__file__).parents[2]
 RIGHT, WRONG = Path(__file__).with_name("right.py"), Path(__file__).with_name("wrong.py")
@@ -56,3 +62,52 @@ def test_right_uses_pass_and_each_wrong_one_is_refused_where_it_is(
     assert not marked(RIGHT)
     assert len(marked(WRONG)) > 50
     assert errors(tmp_path) == marked(WRONG)
+
+
+# -- every call ------------------------------------------------------------------------------------------------------
+
+NOT_FOR_USERS = {"location", "open", "prepare", "prepare_all", "store", "result_of_call", "name"}
+RECEIVERS = {App: "app", Runs: "app.runs", Promises: "app.promises", Step: "Step.step", AsyncStep: "AsyncStep.step",
+             Called: "app.call()", Middleware: "Middleware"}  # fmt: skip
+
+
+def calls_in(path: Path) -> set[str]:
+    """Everything that is asked of a name: `app.runs.list`; `Step.step.run`, of a parameter of that type; hooks of a class."""
+    found = set[str]()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{ast.unparse(base)}.{each.name}" for base in node.bases for each in functions_in(node)}
+        kinds = {arg.arg: ast.unparse(arg.annotation) for arg in arguments_of(node) if arg.annotation is not None}
+        for each in ast.walk(node):
+            if isinstance(each, ast.Attribute):
+                text = dotted(each).replace("step.options()", "step").replace("called.", "app.call().")
+                found.add(f"{kinds.get('step')}.{text}" if text.startswith("step.") else text)
+    return found
+
+
+def dotted(node: ast.expr) -> str:
+    match node:
+        case ast.Name():
+            return node.id
+        case ast.Attribute():
+            return f"{dotted(node.value)}.{node.attr}"
+        case ast.Call():
+            return f"{dotted(node.func)}()"
+    return "?"
+
+
+def functions_in(node: ast.ClassDef) -> Iterator[ast.FunctionDef]:
+    return (each for each in node.body if isinstance(each, ast.FunctionDef))
+
+
+def arguments_of(node: ast.stmt) -> list[ast.arg]:
+    return node.args.args if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else []
+
+
+@pytest.mark.parametrize("path", [RIGHT, WRONG], ids=["right", "wrong"])
+@pytest.mark.parametrize("kind", RECEIVERS)
+def test_every_public_call_is_used_rightly_and_wrongly(kind: Any, path: Path) -> None:
+    public = {name for name in dir(kind) if not name.startswith("_")} - NOT_FOR_USERS
+    used = calls_in(path)
+    assert {name for name in public if f"{RECEIVERS[kind]}.{name}" not in used} == set()
+    assert public

@@ -6,7 +6,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from flowlib import App, AsyncStep, Event, EventType, Future, Run, Step, cron, run_failed, step_options, trigger
+from flowlib import (
+    App,
+    AsyncStep,
+    Event,
+    EventType,
+    Future,
+    Middleware,
+    Run,
+    Step,
+    cron,
+    matching,
+    run_failed,
+    step_options,
+    trigger,
+)
+from flowlib.middleware import Encryption
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,24 @@ def import_contacts(event: Event[Upload], step: Step) -> int:
     step.wait_for_event("more", uploaded).data  # error
     order: Event[Order] | None = step.wait_for_event("order", uploaded)  # error
     step.log.info("%s", order)
+    step.expect_event("more", uploaded, timeout="1h")  # error
+    later: Future[Event[Order] | None] = step.expect_event("later", uploaded)  # error
+    step.timer("nap", "an hour")  # error
+    step.first(step.now())  # error
+    step.first(later).asks  # error
+    child: str = step.invoke("child", counts, Upload("x"))  # error
+    step.start("child", takes_an_order, {"id": 7})  # error
+    begun: Future[str] = step.start("begun", counts, Upload("x"))  # error
+    step.start("child", counts, Upload("x"), timeout="1h")  # error
+    step.send_event("tell", {"key": "a"})  # error
+    one: list[str] = step.send_event("tell", uploaded(Upload("a")))  # error
+    step.patched(7)  # error
+    step.uuid().upper()  # error
+    step.random().upper()  # error
+    step.log.info(7, oops=1)  # error
+    step.run_id = "x"  # error
+    step.attempt = 2  # error
+    step.log.info("%s", [child, begun, one])
     event.data.id  # error
     event.data = Upload("x")  # error
     return len(rows) + len(total)
@@ -88,7 +121,31 @@ async def import_async(event: Event[Upload], step: AsyncStep) -> int:
     late: list[str] = step.run("enrich", enrich, "a")  # error
     await step.sleep("nap", "an hour")  # error
     await step.options(retries="3").run("enrich", enrich, "a")  # error
-    return len(rows) + len(total) + len(late)
+    await step.sleep_until("nap", 3600.0)  # error
+    await step.map("enrich", enrich, [1, 2])  # error
+    await step.map("enrich", enrich, ["a"], limit="2")  # error
+    await step.wait_for_event("more", uploaded, timeout="1h")  # error
+    await step.wait_for_event("more", uploaded, when=lambda each: each.data.id == 1)  # error
+    order: Event[Order] | None = await step.wait_for_event("order", uploaded)  # error
+    await step.invoke("child", takes_an_order, {"id": 7})  # error
+    child: str = await step.invoke("child", counts, Upload("x"))  # error
+    step.promise("ok", as_=bool, timeout="1h")  # error
+    await step.run("enrich", enrich, await step.promise("ok", as_=bool).result())  # error
+    await step.send_event("tell", {"key": "a"})  # error
+    step.on_rollback(enrich, 7)  # error
+    step.patched(7)  # error
+    step.submit("enrich", enrich, "a")  # error
+    step.now().upper()  # error
+    step.uuid().upper()  # error
+    step.random().upper()  # error
+    step.log.info(7, oops=1)  # error
+    step.run_id = "x"  # error
+    step.attempt = 2  # error
+    return len(rows) + len(total) + len(late) + len([child, order])
+
+
+def counts(event: Event[Upload], step: Step) -> int:
+    return len(event.data.key)
 
 
 def takes_an_order(event: Event[Order], step: Step) -> None: ...
@@ -134,7 +191,42 @@ app.send(Upload("a"))  # error
 one: list[str] = app.send(uploaded(Upload("a")))  # error
 many: str = app.send([uploaded(Upload("a"))])  # error
 
+app.call(counts, Order(1))  # error
+app.call(counts)  # error
+word: str = app.call(counts, Upload("a")).result()  # error
+app.call(counts, Upload("a")).result(timeout="30s")  # error
+app.promises.resolve(7, True)  # error
+app.promises.reject("token", reason=7)  # error
+app.connect(6379)  # error
+matching(7, "key")  # error
+matching(uploaded, 7)  # error
+App("x", middleware=[Middleware])  # error
+App("x", middleware=Middleware())  # error
+App("x", retries="3")  # error
+Encryption(b"key")  # error
+
+
+async def produce() -> None:
+    await app.send_async("uploaded")  # error
+    many: str = await app.send_async([uploaded(Upload("a"))])  # error
+    number: str = await app.call(counts, Upload("a")).result_async()  # error
+    print(many, number)
+
+
+class Wrong(Middleware):
+    def send(self, event: str, meta: dict[str, str]) -> Any: ...  # error
+    def start(self, run: str) -> Any: ...  # error
+    def call(self, run: str) -> Any: ...  # error
+    def step(self, step: str) -> Any: ...  # error
+    def encode(self, data: str) -> bytes | None: ...  # error
+    def decode(self, payload: bytes) -> str: ...  # error
+
+
 run: Run = app.runs.get(7)  # error
+app.runs.history(7)  # error
+app.runs.outputs(7)  # error
+app.runs.of_event(7)  # error
+run.status = "failed"  # error
 app.runs.list(state="failed")  # error
 app.runs.result(run.id, timeout="5s")  # error
 app.runs.cancel()  # error
