@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -294,8 +295,38 @@ def test_hooks_are_called_once_for_each_real_execution_on_however_many_workers(c
     assert check_invariants(case.app.store) == []
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_error_between_steps_while_others_are_open_is_tried_again_and_repeats_none_of_them(
+    case: Case, workers: int
+) -> None:
+    over = threading.Event()
+
+    def slow(n: int) -> int:
+        case.ledger.append(n)
+        assert workers == 1 or over.wait(20)
+        return n
+
+    @case.function(retries=3)
+    def f(event: Event[Any], step: Any) -> Any:
+        beside = Beside(case, step)
+        begun = [beside.run(f"slow-{n}", slow, n) for n in range(2)]
+        if case.way.is_async:
+            begun = [asyncio.ensure_future(each) for each in begun]
+        yield step.run("a", case.body("a"))
+        case.body("between", fails=2)()
+        over.set()
+        return (yield beside.all(*begun))
+
+    crew(case, workers)
+    run = case.run()
+    assert (run.status, run.result) == ("completed", [0, 1]), run.error
+    bodies = Counter(each for each in case.ledger if each != "between")
+    assert bodies == {0: 1, 1: 1, "a": 1}
+    assert check_invariants(case.app.store) == []
+
+
 def test_a_plan_that_is_told_twice_is_done_once(case: Case) -> None:
-    """BEHAVIOURS 89, 85: each transition comes twice, as when the reply to the first is lost."""
+    """BEHAVIOURS 89, 85: each transition comes twice, as when the reply to the first is lost; the end, too."""
 
     @case.function(on="child", name="child")
     def child(event: Event[Any], step: Any) -> Any:
@@ -309,15 +340,15 @@ def test_a_plan_that_is_told_twice_is_done_once(case: Case) -> None:
             yield beside.all(
                 *begun, beside.sleep(f"nap-{group}", 0.02), beside.invoke(f"c{group}", "child", {"n": group})
             )
-            yield step.run("after", case.body(("after", group)))
+            if group == 0:
+                yield step.run("after", case.body("after"))
+        return "done"
 
     for _ in range(3):
         case.start(store=Store(case.app.store.url, patience=20, wire=Twice))
-    assert case.run().status == "completed"
+    assert case.run().result == "done"
     expected = [(group, n) for group in range(2) for n in range(3)]
-    assert Counter(case.ledger) == dict.fromkeys(
-        [*expected, *((w, g) for w in ("child", "after") for g in range(2))], 1
-    )
+    assert Counter(case.ledger) == dict.fromkeys([*expected, "after", ("child", 0), ("child", 1)], 1)
     assert check_invariants(case.app.store) == []
 
 

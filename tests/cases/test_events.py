@@ -12,11 +12,13 @@ from typing import Any
 import msgspec
 import pydantic
 import pytest
+from redis.exceptions import ConnectionError
 
 from flowlib import App, Event, EventType, PayloadError, ServerError
 from flowlib.dispatch import Dispatcher
 from flowlib.store import Store
-from flowlib.testing import AFTER, BEFORE, check_invariants, cut, faulty_wire
+from flowlib.testing import BEFORE, check_invariants, cut, faulty_wire
+from flowlib.wire import Wire
 from tests.cases.case import Case, in_place, only_sync, until
 
 
@@ -207,11 +209,24 @@ def test_one_event_id_starts_a_function_once_and_two_ids_twice(case: Case) -> No
     assert case.app.runs.of_event("one") == [run.id for run in case.app.runs.list(event="one")]
 
 
-@pytest.mark.parametrize("when", [BEFORE, AFTER])
+class FirstReplyLost(Wire):
+    """Redis has done what it was told first, and its connection breaks before it can say so."""
+
+    lost = 0
+
+    def _read(self, expected: int) -> list[Any]:
+        replies = super()._read(expected)
+        self.lost += 1
+        if self.lost == 1:
+            raise ConnectionError("the reply is lost")
+        return replies
+
+
+@pytest.mark.parametrize("arrives", [False, True])
 @pytest.mark.parametrize("how_many", [1, 350])
 @only_sync
 def test_events_whose_first_try_had_no_answer_are_stored_once_and_start_once(
-    case: Case, when: str, how_many: int
+    case: Case, arrives: bool, how_many: int
 ) -> None:
     """Behaviour 79: `send` itself tries again."""
 
@@ -219,7 +234,8 @@ def test_events_whose_first_try_had_no_answer_are_stored_once_and_start_once(
     def f(event: Event[Any], step: Any) -> Any: ...
 
     case.app.send([Event("other", {"n": n}) for n in range(120)])
-    case.app.connect(store=Store(case.app.store.url, wire=faulty_wire(cut, 1, when)))
+    wire = FirstReplyLost if arrives else faulty_wire(cut, 1, BEFORE)
+    case.app.connect(store=Store(case.app.store.url, wire=wire))
     events = [Event("test", {"n": n}, id=f"event-{n}") for n in range(how_many)]
     ids = case.app.send(events) if how_many > 1 else [case.app.send(events[0])]
     assert ids == [event.id for event in events]

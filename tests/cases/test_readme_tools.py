@@ -66,9 +66,11 @@ class Tools:
         (block,) = [block for block in BLOCKS if block not in DECLARED and part in block]
         self.say(block, **names)
 
-    def flow(self, command: str) -> str:
-        """The command of the page that begins so."""
+    def flow(self, command: str, **modules: str) -> str:
+        """The command of the page that begins so, with other names for its modules."""
         (line,) = [line for line in COMMANDS if line.startswith(command)]
+        for module, real in modules.items():
+            line = line.replace(f"{module}:", f"{real}:")
         said = CliRunner(env={"FLOW_REDIS_URL": self.app.store.url}).invoke(main, _words(line))
         assert said.exit_code == 0, said.output
         return said.output
@@ -222,6 +224,10 @@ def test_changed_code(tools: Tools) -> None:
     run = tools.run("parcel.sent", {"order": 7, "parcel": "P-7"})
     assert run.result == "packed 7", run.error
     assert tools.noted == ["label P-7", "pack 7"]
+    tools.begin("expense.claimed", {"id": 7, "boss": "eve"})
+    assert tools.flow("flow check", shop=tools.app.location.partition(":")[0]) == (
+        "app shop: 1 unfinished runs, none would break\n"
+    )
 
 
 def test_middleware(tools: Tools) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
-from flowlib import App, Event, Step
+from flowlib import App, AsyncStep, Event, Step
 from flowlib.dispatch import Dispatcher
 from flowlib.promises import Promises
 from flowlib.store import Store
@@ -19,7 +20,7 @@ app = App("invoking", retries=0)
 SETTINGS: dict[str, Any] = {"lease_ms": 500, "reconcile_every": 3600.0}
 
 
-def work(step: Step, name: str) -> str:
+def work(step: Step | AsyncStep, name: str) -> str:
     with noted(step, name):
         return name
 
@@ -36,6 +37,14 @@ def order(event: Event[dict[str, Any]], step: Step) -> str:
     if event.data["beside"]:
         return step.gather(step.start("bill", bill, event.data), step.submit("pack", work, step, "pack"))[0]
     return step.invoke("bill", bill, event.data, timeout=0.3 if event.data["slow"] else 60)
+
+
+@app.function(on="crash.order-async")
+async def order_async(event: Event[dict[str, Any]], step: AsyncStep) -> str:
+    billed = step.invoke("bill", bill, event.data)
+    if event.data["beside"]:
+        return (await asyncio.gather(billed, step.run("pack", work, step, "pack")))[0]
+    return await billed
 
 
 @app.function(on="crash.ask")

@@ -65,17 +65,26 @@ at = pytest.mark.parametrize("when", [BEFORE, AFTER])
 
 @at
 @pytest.mark.parametrize(
-    ("beside", "script"),
-    [(False, "chain_job"), (False, "finish_run"), (True, "chain_job"), (True, "finish_run"), (True, "fork_run")],
+    ("order", "beside", "script"),
+    [
+        ("order", False, "chain_job"),
+        ("order", False, "finish_run"),
+        ("order", True, "chain_job"),
+        ("order", True, "finish_run"),
+        ("order", True, "fork_run"),
+        ("order-async", True, "fork_run"),
+        pytest.param("order-async", False, "chain_job", marks=pytest.mark.chaos),
+        pytest.param("order-async", True, "finish_run", marks=pytest.mark.chaos),
+    ],
 )
 def test_a_worker_that_dies_as_it_invokes_or_ends_a_child_leaves_one_child_and_one_answer(
-    site: Site, when: str, beside: bool, script: str
+    site: Site, when: str, order: str, beside: bool, script: str
 ) -> None:
     """BEHAVIOURS 74; I3, I4: alone, and in a branch."""
-    site.app.send(Event("crash.order", {"beside": beside, "slow": False}))
+    site.app.send(Event(f"crash.{order}", {"beside": beside, "slow": False}))
     site.dies(invoking.die_working, script, when)
     worker = site.worker()
-    parent = site.comes_to("order", "completed")
+    parent = site.comes_to(order, "completed")
     assert worker.stop() == 0
     (child,) = site.of("bill")
     assert (parent.result, child.status, child.parent) == ("work", "completed", parent.id)
