@@ -212,17 +212,18 @@ def test_what_was_recorded_beside_the_failed_step_stays_and_what_was_open_is_don
         until(mended.is_set)
         return "long"
 
-    def bad() -> str:
+    def bad(run_id: str) -> str:
         case.ledger.append("bad")
         if not mended.is_set():
-            until(lambda: {"good", "long"} <= set(case.ledger))
+            until(lambda: "long" in case.ledger and "good" in case.app.runs.outputs(run_id))
             raise ValueError("no")
         return "mended"
 
     @case.function(retries=0)
     def f(event: Event[Any], step: Any) -> Any:
         beside = Beside(case, step)
-        begun = [beside.run("bad", bad), beside.run("good", case.body("good", "good")), beside.run("long", long)]
+        begun = [beside.run("bad", bad, step.run_id), beside.run("good", case.body("good", "good"))]
+        begun.append(beside.run("long", long))
         found = yield beside.all(*begun)
         return [*found, (yield step.run("after", case.body("after", "after")))]
 
