@@ -138,7 +138,7 @@ def test_a_lease_of_a_recorded_step_is_reaped_and_its_body_needs_not_run_again(d
 
 @pytest.mark.parametrize("how_many", [30, 31, 32, 33, 400])
 def test_a_claim_brings_all_memos_however_many(desk: Desk, how_many: int) -> None:
-    """BEHAVIOURS 6: of many, the worker fetches them itself."""
+    """I3: of many, the worker fetches them itself."""
     lease = desk.at_step(lease_ms=0)
     memos = fill_memos(desk, lease, how_many)
     desk.store.reap()
