@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,24 @@ import redis as redis_py
 
 from flowlib.server import Server
 from tests import access
+from tests.databases import MANY, Databases
+
+BYTECODE = "PYTHONDONTWRITEBYTECODE"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Of `-n auto`: half as many again as there are processors, for tests wait about half of their time."""
+    return (os.cpu_count() or 1) * 3 // 2
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The tests' own code is compiled once, and not by each worker of each run, whatever the environment says. Of what tests
+    write there is no bytecode: a module that is written twice in a second would still be the first one."""
+    if config.getoption("numprocesses", None):  # the one that starts the workers, which get its environment
+        os.environ.pop(BYTECODE, None)
+    else:
+        os.environ[BYTECODE] = "1"
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +60,10 @@ def fresh_server(tmp_path: Path) -> Iterator[Server]:
     """A server of the test's own, to be killed and restarted at will."""
     with Server.start(tmp_path / "server", config=access.config(tmp_path)) as server:
         yield server
+
+
+@pytest.fixture
+def databases(tmp_path: Path) -> Iterator[Databases]:
+    """Those of a server of the test's own."""
+    with Server.start(tmp_path / "server", config={"databases": str(MANY), **access.config(tmp_path)}) as server:
+        yield Databases(server, tmp_path)

@@ -29,8 +29,8 @@ from flowlib.journal import id_of
 from flowlib.model import HistoryEntry
 from flowlib.runs import Runs
 from flowlib.worker import FlowWorker
+from tests.patience import PATIENCE, until
 
-PATIENCE = 20.0
 THREADS = int(os.environ.get("FLOW_TEST_THREADS", "1"))  # of each worker
 
 Script = Callable[[Event[Any], Any], Any]
@@ -206,12 +206,3 @@ def as_async(script: Script) -> Callable[[Event[Any], AsyncStep], Any]:
 def _named(function: Any, script: Script) -> Any:
     function.__name__, function.__qualname__ = script.__name__, script.__qualname__
     return function
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """What `condition` returns as soon as that is true."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.002)
-    return found

@@ -16,10 +16,11 @@ from flowlib.middleware import StepInfo
 from flowlib.store import Store
 from flowlib.testing import check_invariants
 from tests.cases.beside import Beside
-from tests.cases.case import ASYNC, SYNC, Case, until
+from tests.cases.case import ASYNC, SYNC, Case
 from tests.cases.test_handlers import handled, told
 from tests.cases.test_parallel import Meeting, crew
 from tests.engine.test_metrics import Twice
+from tests.patience import until
 
 pytestmark = pytest.mark.parametrize("case", [SYNC, ASYNC], indirect=True, ids=str)
 

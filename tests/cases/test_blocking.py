@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from flowlib import App, Event, RunFailed
-from tests.cases.case import PATIENCE, until
+from tests.forks import Command
+from tests.patience import PATIENCE, until
 
 STUCK = """
 import asyncio, time
 from flowlib import App
-from flowlib.worker import FlowWorker
 
 app = App("stuck")
 
@@ -31,26 +28,18 @@ async def waiting(event, step):
     if event.data["block"]:
         await step.options(timeout=event.data.get("timeout")).run("block", asyncio.sleep, 60)
     return "free"
-
-if __name__ == "__main__":
-    import stuck
-    FlowWorker([], app=stuck.app).work()
 """
 
 
 @pytest.fixture
-def stuck(tmp_path: Path, redis_url: str) -> Iterator[App]:
+def stuck(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:
     """The app, with a worker in a process of its own."""
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "stuck.py").write_text(STUCK)
-    worker = subprocess.Popen(
-        [sys.executable, "stuck.py"],
-        cwd=tmp_path,
-        env={**os.environ, "FLOW_REDIS_URL": redis_url, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
+    worker = Command("flow", ["worker", "stuck:app"], tmp_path, environment={"FLOW_REDIS_URL": redis_url})
     app = App("stuck", redis_url=redis_url)
     yield app
-    worker.terminate()
-    assert worker.wait(PATIENCE) == 0
+    assert worker.stop() == 0
     app.store.close()
 
 

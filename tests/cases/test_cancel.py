@@ -16,7 +16,8 @@ from rq.registry import BaseRegistry, ScheduledJobRegistry, StartedJobRegistry
 from rq.suspension import resume, suspend
 
 from flowlib import App, Event, NotFound, RunCancelled, RunEnded
-from tests.cases.case import Case, in_place, only_sync, until
+from tests.cases.case import Case, in_place, only_sync
+from tests.patience import until
 
 
 def nothing_is_left(case: Case) -> None:

@@ -10,8 +10,9 @@ import pytest
 from flowlib import ConfigError, Event, EventType, NonRetriable, matching, run_failed
 from flowlib.dispatch import Dispatcher
 from flowlib.testing import check_invariants
-from tests.cases.case import Case, in_place, only_sync, until
+from tests.cases.case import Case, in_place, only_sync
 from tests.cases.test_cancel import nothing_is_left
+from tests.patience import until
 
 
 @dataclass(frozen=True)

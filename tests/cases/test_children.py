@@ -12,7 +12,8 @@ import pytest
 from flowlib import Event, EventType, NonRetriable, NotFound, PayloadError, StepFailed
 from flowlib.testing import check_invariants
 from tests.cases.beside import Beside
-from tests.cases.case import Case, in_place, only_sync, until
+from tests.cases.case import Case, in_place, only_sync
+from tests.patience import until
 
 
 @dataclass(frozen=True)

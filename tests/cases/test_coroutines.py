@@ -10,8 +10,9 @@ import pytest
 
 from flowlib import AsyncStep, Event, StepFailed
 from flowlib.testing import check_invariants
-from tests.cases.case import ASYNC, Case, Way, until
+from tests.cases.case import ASYNC, Case, Way
 from tests.cases.test_parallel import Meeting, crew
+from tests.patience import until
 
 pytestmark = pytest.mark.parametrize("case", [ASYNC, Way(True, 0.0)], indirect=True, ids=str)
 

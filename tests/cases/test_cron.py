@@ -9,7 +9,8 @@ from typing import Any
 from flowlib import cron
 from flowlib.model import RUNNING
 from flowlib.testing import check_invariants
-from tests.cases.case import Case, in_place, only_sync, until
+from tests.cases.case import Case, in_place, only_sync
+from tests.patience import until
 
 EACH_SECOND = "* * * * * *"
 

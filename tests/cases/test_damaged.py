@@ -9,7 +9,8 @@ from flowlib import Event, matching, trigger
 from flowlib.codec import encode
 from flowlib.middleware import ClaimCheck, Encryption
 from flowlib.sealed import seal
-from tests.cases.case import Case, only_sync, until
+from tests.cases.case import Case, only_sync
+from tests.patience import until
 
 KEY = bytes(range(32))
 

@@ -7,14 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from rich.console import Console
 
+from tests.patience import until
 from workers.demo.ledger import RETURNED, START, Line
 from workers.demo.report import Checks, returned_twice, started_again
 
@@ -29,6 +29,7 @@ class Demo:
         self.tmp = tmp_path / "tmp"
         self.tmp.mkdir()
         name, value = self.mark.split("=")
+        heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell nobody hears it
         self.process = subprocess.Popen(
             [sys.executable, "-m", "workers.demo"],
             cwd=ROOT,
@@ -37,6 +38,7 @@ class Demo:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        signal.signal(signal.SIGINT, heard)
 
     def finish(self) -> tuple[int, str]:
         output, _ = self.process.communicate(timeout=90)
@@ -68,13 +70,6 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
     demo.process.communicate()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_the_demo_tells_its_story_and_leaves_nothing(demo: Demo) -> None:
@@ -95,9 +90,10 @@ def test_the_demo_tells_its_story_and_leaves_nothing(demo: Demo) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_in_the_middle_the_demo_leaves_nothing(demo: Demo, how: signal.Signals, code: int) -> None:
-    wait_until(lambda: demo.started("workers.demo.app:app"))
+    until(lambda: demo.started("workers.demo.app:app"), patience=60)
     demo.process.send_signal(how)
     assert demo.finish()[0] == code
     assert not demo.running()

@@ -12,7 +12,8 @@ import pytest
 
 from flowlib import Event, NonRetriable, RetryAfter, RunFailed, StepFailed
 from flowlib.model import Run
-from tests.cases.case import Case, in_place, only_async, only_sync, until
+from tests.cases.case import Case, in_place, only_async, only_sync
+from tests.patience import until
 
 AN_HOUR = timedelta(hours=1)
 

@@ -19,7 +19,8 @@ from flowlib.dispatch import Dispatcher
 from flowlib.store import Store
 from flowlib.testing import BEFORE, check_invariants, cut, faulty_wire
 from flowlib.wire import Wire
-from tests.cases.case import Case, in_place, only_sync, until
+from tests.cases.case import Case, in_place, only_sync
+from tests.patience import until
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from flowlib.codec import encode
 from flowlib.schedule import CRON_EVENT, event_data
 from flowlib.testing import check_invariants
 from flowlib.worker import FlowWorker
-from tests.cases.case import PATIENCE, until
+from tests.patience import PATIENCE, until
 from workers import approvals, nightly, onboarding, orders, outbox
 
 EXAMPLES = ["onboarding", "nightly", "orders", "approvals"]

@@ -13,7 +13,8 @@ from rq.registry import FinishedJobRegistry
 
 from flowlib import Event, Step, step_options
 from flowlib.journal import id_of
-from tests.cases.case import Case, in_place, only_async, only_sync, until
+from tests.cases.case import Case, in_place, only_async, only_sync
+from tests.patience import until
 
 
 def test_a_function_without_steps_completes_with_what_it_returned(case: Case) -> None:

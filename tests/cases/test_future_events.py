@@ -7,8 +7,9 @@ from typing import Any
 
 from flowlib import Event
 from flowlib.testing import check_invariants
-from tests.cases.case import Case, in_place, only_sync, until
+from tests.cases.case import Case, in_place, only_sync
 from tests.cases.test_cancel import nothing_is_left
+from tests.patience import until
 
 
 def ahead(**time: float) -> datetime:

@@ -11,8 +11,9 @@ import pytest
 from flowlib import ConfigError, Ending, Event, NonRetriable, PayloadError, Run, run_failed, run_finished, step_options
 from flowlib.testing import check_invariants
 from tests.cases.beside import Beside
-from tests.cases.case import Case, in_place, only_sync, until
+from tests.cases.case import Case, in_place, only_sync
 from tests.cases.test_parallel import crew
+from tests.patience import until
 
 
 def told(case: Case) -> list[str]:

@@ -12,7 +12,8 @@ import pytest
 
 from flowlib import Event
 from flowlib.capture import Recorder
-from tests.cases.case import Case, in_place, until
+from tests.cases.case import Case, in_place
+from tests.patience import until
 
 LINES = [
     ("function begins", "", 1),

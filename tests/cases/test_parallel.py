@@ -10,7 +10,8 @@ import pytest
 from flowlib import Event, Step, StepFailed
 from flowlib.testing import check_invariants
 from flowlib.worker.housekeeping import Housekeeper
-from tests.cases.case import Case, only_sync, until
+from tests.cases.case import Case, only_sync
+from tests.patience import until
 
 pytestmark = only_sync
 

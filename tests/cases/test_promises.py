@@ -10,7 +10,8 @@ import pytest
 
 from flowlib import Event, NotFound, PayloadError, PromiseSettled, RunEnded, StepFailed
 from flowlib.testing import check_invariants
-from tests.cases.case import Case, in_place, only_async, only_sync, until
+from tests.cases.case import Case, in_place, only_async, only_sync
+from tests.patience import until
 
 
 @dataclass(frozen=True)

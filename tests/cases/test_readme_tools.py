@@ -19,7 +19,8 @@ from flowlib import Event, NonRetriable
 from flowlib.cli import main
 from flowlib.middleware import StepInfo
 from flowlib.testing import check_invariants
-from tests.cases.case import SYNC, Case, until
+from tests.cases.case import SYNC, Case
+from tests.patience import until
 
 PAGE = (Path(__file__).parents[2] / "README.md").read_text()
 (SECTION,) = re.findall(r"^## Each tool in five lines\n(.*?)^## ", PAGE, flags=re.DOTALL | re.MULTILINE)

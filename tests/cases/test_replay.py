@@ -12,7 +12,8 @@ import pytest
 from flowlib import Event, EventType, NotFound, PayloadError, StepFailed
 from flowlib.store import Store
 from flowlib.testing import AFTER, check_invariants, cut, faulty_wire
-from tests.cases.case import Case, in_place, only_sync, until
+from tests.cases.case import Case, in_place, only_sync
+from tests.patience import until
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from flowlib import Event, NonRetriable, NotFound, RunNotFailed, StepFailed
 from flowlib.store import Store
 from flowlib.testing import AFTER, check_invariants, cut, faulty_wire
 from tests.cases.beside import Beside
-from tests.cases.case import Case, in_place, only_sync, until
+from tests.cases.case import Case, in_place, only_sync
 from tests.cases.test_parallel import Meeting, crew
+from tests.patience import until
 
 
 def test_the_failed_step_is_tried_again_with_all_its_attempts_and_what_is_recorded_stays(case: Case) -> None:

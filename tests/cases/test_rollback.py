@@ -10,8 +10,9 @@ import pytest
 
 from flowlib import Ending, Event, NonRetriable, NotFound, RunEnded, RunNotFailed
 from flowlib.testing import check_invariants
-from tests.cases.case import Case, in_place, only_sync, until
+from tests.cases.case import Case, in_place, only_sync
 from tests.cases.test_cancel import nothing_is_left
+from tests.patience import until
 
 
 def journey(case: Case, then: Callable[[Any], Any], **settings: Any) -> None:

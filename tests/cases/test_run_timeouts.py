@@ -12,8 +12,9 @@ import pytest
 from rq.suspension import resume, suspend
 
 from flowlib import Event
-from tests.cases.case import Case, in_place, only_sync, until
+from tests.cases.case import Case, in_place, only_sync
 from tests.cases.test_cancel import nothing_is_left
+from tests.patience import until
 
 END = "run timeout: it had not ended after 0.4 s"
 START = "start timeout: it had not begun after 0.3 s"

@@ -15,7 +15,8 @@ from rq.serializers import JSONSerializer
 from flowlib import App, ConfigError, Event, EventType, Limits, Middleware, NonRetriable, StepFailed
 from flowlib.middleware import ClaimCheck, Encryption
 from flowlib.testing import Stored, check_invariants
-from tests.cases.case import Case, in_place, only_sync, until
+from tests.cases.case import Case, in_place, only_sync
+from tests.patience import until
 
 SECRET = "ada@example.com"
 KEY, OLD = bytes(range(32)), base64.b64encode(bytes(16)).decode()

@@ -9,7 +9,8 @@ import pytest
 
 from flowlib import Event, EventType
 from flowlib.testing import check_invariants
-from tests.cases.case import Case, only_sync, until
+from tests.cases.case import Case, only_sync
+from tests.patience import until
 
 
 @dataclass(frozen=True)

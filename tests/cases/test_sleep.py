@@ -12,7 +12,8 @@ import pytest
 from rq.registry import ScheduledJobRegistry
 
 from flowlib import Event
-from tests.cases.case import Case, in_place, only_sync, until
+from tests.cases.case import Case, in_place, only_sync
+from tests.patience import until
 
 
 def test_what_comes_after_a_sleep_starts_when_it_is_over_and_what_came_before_runs_once(case: Case) -> None:

@@ -13,7 +13,8 @@ from rq.serializers import JSONSerializer
 
 from flowlib import Event, RunCancelled
 from flowlib.testing import check_invariants
-from tests.cases.case import Case, in_place, only_async, until
+from tests.cases.case import Case, in_place, only_async
+from tests.patience import until
 
 THREADS = 4
 

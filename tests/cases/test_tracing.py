@@ -13,7 +13,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from flowlib import Event
 from flowlib.middleware import LogContext, Tracing
-from tests.cases.case import Case, in_place, until
+from tests.cases.case import Case, in_place
+from tests.patience import until
 
 
 @pytest.fixture

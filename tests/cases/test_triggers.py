@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from flowlib import ConfigError, Event, EventType, trigger
-from tests.cases.case import Case, only_sync, until
+from tests.cases.case import Case, only_sync
+from tests.patience import until
 
 
 @dataclass(frozen=True)

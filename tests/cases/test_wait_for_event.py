@@ -13,7 +13,8 @@ import pytest
 
 from flowlib import Event, EventType, PayloadError, RunCancelled
 from flowlib.testing import check_invariants
-from tests.cases.case import Case, in_place, only_sync, until
+from tests.cases.case import Case, in_place, only_sync
+from tests.patience import until
 
 
 @dataclass(frozen=True)

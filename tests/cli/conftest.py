@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import socket
-import subprocess
 import sys
+import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +21,10 @@ from flowlib.cli import main
 from flowlib.store import Store
 from flowlib.worker import FlowWorker
 from tests.cli import shop
+from tests.forks import Command
+from tests.patience import PATIENCE, until
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 20.0
 
 
 @dataclass(frozen=True)
@@ -65,22 +64,24 @@ def flow_anywhere() -> Flow:
     return flow
 
 
+class FlowProcess(Command):
+    """`flow` with these arguments."""
+
+    def __init__(
+        self, *arguments: str, environment: Mapping[str, str] | None = None, input: str = "", log: Path | None = None
+    ) -> None:
+        beside = Path(tempfile.mkdtemp(prefix="flow-", dir=Path.cwd().parent))
+        super().__init__("flow", arguments, beside, environment=environment, input=input, log=log)
+
+
 def flow_command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "flowlib.cli", *arguments]
 
 
 def run_flow(*arguments: str, input: str | None = None, **environment: str) -> Said:
-    """In a process of its own, which finds the modules of this folder, and those of the tests."""
-    ended = subprocess.run(
-        flow_command(*arguments),
-        input=input or "",
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        check=False,
-    )
-    return Said(ended.returncode, ended.stdout, ended.stderr)
+    """In a process of its own."""
+    flow = FlowProcess(*arguments, environment=environment, input=input or "")
+    return Said(flow.exit_code, flow.out, flow.err)
 
 
 @pytest.fixture
@@ -101,14 +102,14 @@ class Shop:
     def order(self, id: str, **details: Any) -> Run:
         self.app.send(shop.placed(shop.Order(id, **details), id=id))
         run = self.run_of(id)
-        wait_until(lambda: self.app.runs.get(run).finished)
+        until(lambda: self.app.runs.get(run).finished)
         return self.app.runs.get(run)
 
     def hold(self) -> str:
         """A run whose step is held up at the gate."""
         self.app.send(Event("shop/opened", {}, id="opened"))
         run = self.run_of("opened")
-        wait_until(
+        until(
             lambda: {"claimed", "log"} <= {entry.kind for entry in self.app.runs.history(run) if entry.step == "1:hold"}
         )
         return run
@@ -117,11 +118,11 @@ class Shop:
         """A run that waits for its payment."""
         self.app.send(Event("shop/bill.sent", {}, id=id))
         run = self.run_of(id)
-        wait_until(lambda: self.app.runs.get(run).state == "waiting")
+        until(lambda: self.app.runs.get(run).state == "waiting")
         return run
 
     def run_of(self, event_id: str) -> str:
-        wait_until(lambda: self.app.runs.of_event(event_id))
+        until(lambda: self.app.runs.of_event(event_id))
         return self.app.runs.of_event(event_id)[0]
 
     def stop(self) -> None:
@@ -139,7 +140,7 @@ def at_work(redis_url: str, caplog: pytest.LogCaptureFixture) -> Iterator[Shop]:
     shop.gate.clear()
     shop.tries.clear()
     place = Shop(redis_url)
-    wait_until(lambda: place.app.store.client.exists(place.app.store.keys.functions("shop")))
+    until(lambda: place.app.store.client.exists(place.app.store.keys.functions("shop")))
     yield place
     place.stop()
 
@@ -148,10 +149,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def wait_until(holds: Callable[[], Any], patience: float = PATIENCE) -> None:
-    deadline = time.monotonic() + patience
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.01)

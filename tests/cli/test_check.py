@@ -10,7 +10,7 @@ import pytest
 from flowlib import App, Event
 from flowlib.testing import Stored
 from tests.cli.conftest import Flow
-from tests.crash.fleet import until
+from tests.patience import until
 
 CODE = """
 from dataclasses import dataclass

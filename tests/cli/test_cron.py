@@ -12,9 +12,10 @@ from flowlib import App
 from flowlib.runs import Runs
 from flowlib.store import Store
 from flowlib.worker import FlowWorker
+from tests.patience import PATIENCE, until
 
 from . import office
-from .conftest import PATIENCE, Flow, wait_until
+from .conftest import Flow
 
 KEY = "upto|report|0 3 1 1 * Europe/Berlin"
 
@@ -35,7 +36,7 @@ def at_work(store: Store) -> Iterator[App]:
     worker = FlowWorker(app=app, store=Store(store.url))
     thread = threading.Thread(target=worker.work)
     thread.start()
-    wait_until(lambda: store.client.hexists(store.keys.cron("office"), KEY))
+    until(lambda: store.client.hexists(store.keys.cron("office"), KEY))
     yield app
     worker.stop()
     thread.join(PATIENCE)
@@ -117,4 +118,4 @@ def test_trigger_without_a_worker_says_so_and_the_run_starts_when_there_is_one(
     assert (said.code, said.out) == (0, "")
     assert "will start a run when a worker is up" in said.err
     request.getfixturevalue("at_work")
-    wait_until(lambda: Runs(lambda: store, "office", {}).list())
+    until(lambda: Runs(lambda: store, "office", {}).list())

@@ -6,8 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
@@ -16,7 +14,8 @@ import pytest
 import redis as redis_py
 
 from flowlib.server import Server
-from tests.cli.conftest import ROOT, Said, flow_command, run_flow, wait_until
+from tests.cli.conftest import FlowProcess, Said, run_flow
+from tests.patience import until
 
 MODULE = """
 import os, time
@@ -47,38 +46,28 @@ def pack() -> str:
 """
 
 
-class Dev:
+FOLLOWED = ["charge, attempt 1", "charging o1", "the run has completed"]
+
+
+class Dev(FlowProcess):
     """`flow dev shop:app` in this folder, and what it says."""
 
     def __init__(self, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            flow_command("dev", "shop:app", *arguments),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
+        super().__init__("dev", "shop:app", *arguments)
 
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as said:
-            for line in said:
-                self.lines.append(line)
+    @property
+    def lines(self) -> list[str]:
+        return f"{self.out}{self.err}".splitlines()
 
     def wait_for(self, text: str, times: int = 1) -> None:
         try:
-            wait_until(lambda: sum(text in line for line in self.lines) >= times)
+            until(lambda: sum(text in line for line in self.lines) >= times)
         except AssertionError:
-            raise AssertionError(f"{text!r} was not said {times}x: {''.join(self.lines)}") from None
+            raise AssertionError(f"{text!r} was not said {times}x: {self.lines}") from None
 
     def end(self, how: signal.Signals = signal.SIGINT) -> int:
-        self.process.send_signal(how)
-        code = self.process.wait(20)
-        self._reader.join(10)
-        return code
+        self.send(how)
+        return self.exit_code
 
 
 @pytest.fixture
@@ -94,8 +83,7 @@ def dev() -> Iterator[Callable[..., Dev]]:
 
     yield start
     for each in started:
-        if each.process.poll() is None:
-            each.end(signal.SIGKILL)
+        each.kill()
 
 
 def client() -> redis_py.Redis:
@@ -141,19 +129,12 @@ def test_two_terminals(dev: Callable[..., Dev]) -> None:
     assert listed[:3] == [run, "shop/fulfil", "running"]
     assert "▶" in run_flow("show", "last", PYTHONIOENCODING="utf-8").out
     assert ">" in run_flow("show", run, PYTHONIOENCODING="ascii").out
-    following = subprocess.Popen(
-        flow_command("logs", run[:20], "-f"),
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert following.stdout is not None
-    assert "charge, attempt 1" in following.stdout.readline()
-    assert "charging o1" in following.stdout.readline()
+    following = FlowProcess("logs", run[:20], "-f")
+    until(lambda: len(following.out.splitlines()) == 2)
     Path("open").touch()
-    assert "the run has completed" in following.stdout.readline()
-    assert following.wait(20) == 0
-    following.stdout.close()
+    assert following.exit_code == 0
+    for line, part in zip(following.out.splitlines()[:3], FOLLOWED, strict=True):
+        assert part in line
     assert '"VERSION 1"' in run_flow("show", run).out
     checks = run_flow("doctor", "--json").document["checks"]
     assert [check for check in checks if check["status"] == "fail" and check["name"] != "latency"] == []
@@ -175,7 +156,7 @@ def test_a_save_brings_the_new_code_and_a_step_that_runs_is_finished_first(dev: 
     Path("shop.py").write_text(MODULE.replace("VERSION 1", "VERSION 2"))
     first.wait_for("shop.py saved: starting again")
     Path("open").touch()
-    wait_until(lambda: run_flow("runs", "--json").document[0]["status"] == "completed")
+    until(lambda: run_flow("runs", "--json").document[0]["status"] == "completed")
     shown = run_flow("show", "last", "--json").document
     assert shown["result"] == "VERSION 2"
     assert [attempt["outcome"] for attempt in shown["steps"][0]["attempts"]] == ["ok"]
@@ -195,21 +176,21 @@ def test_code_that_cannot_be_imported_is_told_and_its_repair_is_taken(dev: Calla
 
 def test_a_worker_that_dies_is_replaced(dev: Callable[..., Dev]) -> None:
     first = dev("--workers", "2", "--no-reload")
-    wait_until(lambda: len(workers()) == 2)
+    until(lambda: len(workers()) == 2)
     before = workers()
     os.kill(pids()[0], signal.SIGKILL)
     first.wait_for("died: signal 9")
-    wait_until(lambda: len(workers() - before) == 1)
+    until(lambda: len(workers() - before) == 1)
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda how: how.name)
 def test_however_it_ends_nothing_is_left_running(dev: Callable[..., Dev], how: signal.Signals) -> None:
     first = dev("--workers", "2")
-    wait_until(lambda: len(workers()) == 2)
+    until(lambda: len(workers()) == 2)
     processes = [*pids(), json.loads(Path(".flow/server.lock").read_text())["pid"]]
     assert all(map(lives, processes))
     assert first.end(how) == (-how if how == signal.SIGKILL else 0)
-    wait_until(lambda: not any(map(lives, processes)))
+    until(lambda: not any(map(lives, processes)))
 
 
 def test_fresh_forgets_what_was_before(dev: Callable[..., Dev]) -> None:

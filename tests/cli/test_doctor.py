@@ -13,7 +13,8 @@ import redis as redis_py
 from flowlib import Event
 from flowlib.server import ANY_PORT, Server
 from tests.cli import shop
-from tests.cli.conftest import Flow, Said, Shop, flow_command, free_port, wait_until
+from tests.cli.conftest import Flow, Said, Shop, flow_command, free_port
+from tests.patience import until
 
 
 def verdicts(said: Said) -> dict[str, str]:
@@ -26,7 +27,7 @@ def told(said: Said, check: str) -> str:
 
 def test_all_is_well_where_a_worker_lives(flow: Flow, redis: redis_py.Redis, at_work: Shop) -> None:
     at_work.order("o1")
-    wait_until(lambda: redis.exists("flow:tick"))
+    until(lambda: redis.exists("flow:tick"))
     redis.config_set("maxmemory", 2**30)
     try:
         said = flow("doctor")
@@ -61,7 +62,7 @@ def test_runs_whose_function_nobody_knows_fail_and_are_listed(flow: Flow, at_wor
     known = shop.app.functions.pop("collect")
     try:
         at_work.app.send(Event("shop/bill.paid", {"bill": "b1"}))
-        wait_until(lambda: at_work.app.runs.get(run).state == "parked")
+        until(lambda: at_work.app.runs.get(run).state == "parked")
         said = flow("doctor")
         assert said.code == 1
         assert told(said, "parked runs").startswith(

@@ -12,7 +12,8 @@ import pytest
 from flowlib import Event
 from flowlib.testing import check_invariants
 from tests.cli import shop
-from tests.cli.conftest import Flow, Said, Shop, wait_until
+from tests.cli.conftest import Flow, Said, Shop
+from tests.patience import until
 
 CLOCK = re.compile(r"\d\d:\d\d:\d\d\.\d{3}")
 
@@ -160,7 +161,7 @@ def test_show_tells_what_a_run_waits_for_and_what_has_come(flow: Flow, at_work: 
         r'^  waits for  shop/bill.paid  match {"bill": "bill-1"}  since \S+  at most 1m 0s', said, re.MULTILINE
     )
     at_work.app.send(Event("shop/bill.paid", {"bill": "bill-1", "by": "Ada"}, id="payment-1"))
-    wait_until(lambda: at_work.app.runs.get(run).finished)
+    until(lambda: at_work.app.runs.get(run).finished)
     said = flow("show", run).out
     assert "at most 1m 0s  found payment-1" in said
     assert '"data": {"bill": "bill-1", "by": "Ada"}' in said
@@ -244,7 +245,7 @@ def test_cancel_ends_a_run_with_its_reason(flow: Flow, at_work: Shop) -> None:
     run = at_work.hold()
     assert flow("cancel", run, "--reason", "closed today").out == f"run {run} is cancelled\n"
     shop.gate.set()
-    wait_until(lambda: at_work.app.runs.get(run).finished)
+    until(lambda: at_work.app.runs.get(run).finished)
     assert "closed today" in flow("runs").out
     assert "reason   closed today" in flow("show", run).out
     assert "the run was cancelled: closed today" in flow("logs", run).out
@@ -269,10 +270,10 @@ def test_many_are_counted_first_and_then_cancelled_and_the_others_are_left_alone
 
 def test_logs_tell_that_a_cancelled_run_undoes_what_it_has_done_first(flow: Flow, at_work: Shop) -> None:
     event = at_work.app.send(Event("shop/booked", {}))
-    wait_until(lambda: [run.state for run in at_work.app.runs.list(event=event)] == ["waiting"])
+    until(lambda: [run.state for run in at_work.app.runs.list(event=event)] == ["waiting"])
     (run,) = at_work.app.runs.of_event(event)
     flow("cancel", run, "--reason", "closed")
-    wait_until(lambda: at_work.app.runs.get(run).finished)
+    until(lambda: at_work.app.runs.get(run).finished)
     told = flow("logs", run).out
     assert "the run is cancelled: closed: what it has done is undone first" in told
     assert "released" in told.partition("undone first")[2]
@@ -311,7 +312,7 @@ def test_a_failed_run_is_retried_and_what_became_of_it_is_shown(
     bad = at_work.order("bad", valid=False).id
     monkeypatch.setattr(shop.check, "__code__", (lambda order: None).__code__)  # as if mended
     assert flow("retry", bad[:20]).out == f"run {bad} goes on: step 'check' is tried again\n"
-    wait_until(lambda: at_work.app.runs.get(bad).finished)
+    until(lambda: at_work.app.runs.get(bad).finished)
     shown = flow("show", bad).out
     assert "completed" in shown.splitlines()[0]
     assert "retried  once, after it had failed" in shown

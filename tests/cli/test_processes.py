@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import pytest
 from rq.worker import Worker
 
 from flowlib import App, Event
-from tests.cli.conftest import ROOT, flow_command, wait_until
+from tests.cli.conftest import FlowProcess
+from tests.patience import PATIENCE, until
 
 MODULE = """
 import os, time
@@ -33,7 +33,7 @@ def wait(name: str) -> int:
     return os.getpid()
 """
 
-Pool = Callable[..., subprocess.Popen[str]]
+Pool = Callable[..., FlowProcess]
 
 
 @pytest.fixture
@@ -47,25 +47,21 @@ def app(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 @pytest.fixture
 def pool(app: App, redis_url: str) -> Iterator[Pool]:
-    started: list[subprocess.Popen[str]] = []
+    started: list[FlowProcess] = []
 
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "FLOW_REDIS_URL": redis_url}
-        command = flow_command("worker", "pool:app", "--processes", "2", "--lease", "60", *arguments)
-        started.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment))
+    def start(*arguments: str) -> FlowProcess:
+        command = ("worker", "pool:app", "--processes", "2", "--lease", "60", *arguments)
+        started.append(FlowProcess(*command, environment={"FLOW_REDIS_URL": redis_url}))
         return started[-1]
 
     yield start
     for supervisor in started:
         supervisor.kill()  # its workers hold its pipe, and end with it
-        supervisor.wait()
-        assert supervisor.stderr is not None
-        supervisor.stderr.close()
 
 
 def send(app: App, name: str) -> str:
     app.send(Event("go", {"name": name}, id=name))
-    wait_until(lambda: app.runs.of_event(name))
+    until(lambda: app.runs.of_event(name))
     return app.runs.of_event(name)[0]
 
 
@@ -90,10 +86,10 @@ def test_two_runs_are_worked_on_side_by_side(app: App, pool: Pool) -> None:
     """BEHAVIOURS 13, by processes."""
     pool("--name", "anna")
     runs = [send(app, "one"), send(app, "two")]
-    wait_until(lambda: pids("one") and pids("two"))
+    until(lambda: pids("one") and pids("two"))
     for name in ("one", "two"):
         Path(f"{name}.go").touch()
-    assert len({app.runs.result(run, 15) for run in runs}) == 2
+    assert len({app.runs.result(run, PATIENCE) for run in runs}) == 2
     assert [name[:6] for name in registered(app)] == ["anna-1", "anna-2"]
 
 
@@ -101,28 +97,28 @@ def test_a_worker_that_is_killed_loses_its_step_at_once_and_is_started_again(app
     """BEHAVIOURS 39; the lease of a minute is not waited for: the whole test has less time than that."""
     supervisor = pool()
     run = send(app, "one")
-    wait_until(lambda: pids("one"))
+    until(lambda: pids("one"))
     before = registered(app)
     os.kill(pids("one")[0], signal.SIGKILL)
-    wait_until(lambda: len(pids("one")) == 2)
+    until(lambda: len(pids("one")) == 2)
     Path("one.go").touch()
-    assert app.runs.result(run, 15) == pids("one")[1] != pids("one")[0]
-    wait_until(lambda: len(set(registered(app)) - set(before)) == 1)
+    assert app.runs.result(run, PATIENCE) == pids("one")[1] != pids("one")[0]
+    until(lambda: len(set(registered(app)) - set(before)) == 1)
     assert [entry.kind for entry in app.runs.history(run)].count("lost") == 1
-    supervisor.terminate()
-    assert "died: signal 9" in supervisor.communicate(timeout=15)[1]
+    assert supervisor.stop() == 0
+    assert "died: signal 9" in supervisor.err
 
 
 def test_sigterm_lets_both_finish_their_steps_and_takes_no_more(app: App, pool: Pool) -> None:
     """BEHAVIOURS 130."""
     supervisor = pool()
     runs = [send(app, "one"), send(app, "two")]
-    wait_until(lambda: pids("one") and pids("two"))
-    supervisor.terminate()
+    until(lambda: pids("one") and pids("two"))
+    supervisor.send(signal.SIGTERM)
     app.send(Event("go", {"name": "late"}, id="late"))
     for name in ("one", "two"):
         Path(f"{name}.go").touch()
-    assert supervisor.wait(15) == 0
+    assert supervisor.exit_code == 0
     assert [app.runs.get(run).recorded for run in runs] == [1, 1]
     assert pids("late") == []
 
@@ -130,16 +126,14 @@ def test_sigterm_lets_both_finish_their_steps_and_takes_no_more(app: App, pool: 
 def test_the_workers_end_when_their_supervisor_is_killed(app: App, pool: Pool) -> None:
     supervisor = pool()
     send(app, "one")
-    wait_until(lambda: pids("one"))
+    until(lambda: pids("one"))
     supervisor.kill()
-    supervisor.wait()
-    wait_until(lambda: not alive(pids("one")[0]))
+    until(lambda: not alive(pids("one")[0]))
 
 
 def test_an_app_that_cannot_be_imported_ends_it_all(app: App, pool: Pool) -> None:
     Path("pool.py").write_text("import there_is_no_such_module\n")
     supervisor = pool()
-    _, said = supervisor.communicate(timeout=20)
-    assert supervisor.returncode == 1
-    assert "there_is_no_such_module" in said
-    assert "Traceback" not in said
+    assert supervisor.exit_code == 1
+    assert "there_is_no_such_module" in supervisor.err
+    assert "Traceback" not in supervisor.err

@@ -6,8 +6,9 @@ import pytest
 
 from flowlib import Event
 from flowlib.testing import check_invariants
-from tests.cases.case import SYNC, Case, until
+from tests.cases.case import SYNC, Case
 from tests.cli.conftest import Flow
+from tests.patience import until
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import pytest
 
 from flowlib.testing import check_invariants
 from tests.cli import shop
-from tests.cli.conftest import Flow, Shop, wait_until
+from tests.cli.conftest import Flow, Shop
+from tests.patience import until
 
 
 def test_a_run_is_replayed_from_a_step_and_each_of_both_tells_of_the_other(flow: Flow, at_work: Shop) -> None:
@@ -15,7 +16,7 @@ def test_a_run_is_replayed_from_a_step_and_each_of_both_tells_of_the_other(flow:
     said = flow("replay", first.id[:20], "--from", "rest", apart=True)
     new = said.out.split()[1]
     assert said.out == f"run {new} replays {first.id}\n"
-    wait_until(lambda: at_work.app.runs.get(new).finished)
+    until(lambda: at_work.app.runs.get(new).finished)
     assert f"replays  run {first.id}" in flow("show", new).out
     assert "pack (2)  completed  kept" in flow("show", new).out
     assert f"replayed as run {new}" in flow("show", first.id).out
@@ -28,7 +29,7 @@ def test_a_memo_is_set_as_json(flow: Flow, at_work: Shop) -> None:
     first = at_work.order("good", items=2)
     new = flow("replay", "last", "--set", "charge=null", "--set", "pack (2)=7", "--json", apart=True).document
     assert new["replay_of"] == first.id
-    wait_until(lambda: at_work.app.runs.get(new["id"]).finished)
+    until(lambda: at_work.app.runs.get(new["id"]).finished)
     assert at_work.app.runs.outputs(new["id"])["pack (2)"] == 7
     assert shop.tries["good"] == 1
 
@@ -47,7 +48,7 @@ def test_many_are_counted_first_and_then_replayed(flow: Flow, at_work: Shop) -> 
     assert len(at_work.app.runs.list()) == 4
     replayed = flow("replay", *chosen, "--yes", "--json", apart=True).document
     assert [each["replay_of"] for each in replayed] == bad
-    wait_until(lambda: all(at_work.app.runs.get(each["id"]).finished for each in replayed))
+    until(lambda: all(at_work.app.runs.get(each["id"]).finished for each in replayed))
     assert check_invariants(at_work.app.store) == []
 
 
@@ -59,7 +60,7 @@ def test_many_failed_runs_are_retried_and_the_others_left_alone(
     monkeypatch.setattr(shop.check, "__code__", (lambda order: None).__code__)  # as if mended
     said = flow("retry", "--function", "fulfil", "--since", "1h", "--yes", apart=True)
     assert said.out.splitlines() == [f"run {run} goes on: step 'check' is tried again" for run in bad]
-    wait_until(lambda: all(at_work.app.runs.get(run).status == "completed" for run in bad))
+    until(lambda: all(at_work.app.runs.get(run).status == "completed" for run in bad))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from flowlib import board as module
 from flowlib.board import NEVER, Board
-from tests.cli.conftest import wait_until
+from tests.patience import until
 
 LOAD = f"""
 import importlib.util, itertools, sys
@@ -63,7 +63,7 @@ def test_a_record_is_never_read_by_halves_while_it_is_written_all_the_time(write
     """A wrong lease would be renewed for nobody, a wrong deadline would kill a worker that has done nothing wrong."""
     board = Board(2)
     writer(HAMMER, board)
-    wait_until(lambda: board.is_up)
+    until(lambda: board.is_up)
     seen = set[int]()
     patience = time.monotonic() + 20.0
     while len(seen) < 200:

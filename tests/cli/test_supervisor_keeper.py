@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from flowlib.worker.keeper import LONGEST_WAIT, Death, Keeper
-from tests.cli.conftest import wait_until
+from tests.patience import until
 
 
 class SlammingDoor:
@@ -63,7 +63,7 @@ def test_a_redis_that_is_away_is_asked_again_later_and_later_and_told_of_once(
     keeper.start(lambda: ["job:1"])
     keeper.hear(door.url)
     keeper.bury(Death("anna"))
-    wait_until(lambda: len(pauses.lengths) >= 7)
+    until(lambda: len(pauses.lengths) >= 7)
     keeper.stop()
     assert pauses.lengths[-4:] == [0.4, 0.8, LONGEST_WAIT, LONGEST_WAIT]
     assert door.calls < 10 * len(pauses.lengths)

@@ -19,7 +19,7 @@ from flowlib import board as board_module
 from flowlib.worker import supervisor as module
 from flowlib.worker.keeper import Keeper
 from flowlib.worker.supervisor import Supervisor
-from tests.cli.conftest import wait_until
+from tests.patience import until
 
 # Its argument says what becomes of it; `ledger` tells what it did, in the order in which it was done.
 WORKER = f"""
@@ -98,7 +98,7 @@ def mended_until(supervisor: Supervisor, holds: Callable[[], Any]) -> None:
         supervisor.mend()
         return holds()
 
-    wait_until(look)
+    until(look)
 
 
 def transitions(caplog: pytest.LogCaptureFixture) -> Counter[str]:

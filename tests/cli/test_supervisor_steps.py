@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +15,8 @@ import redis as redis_py
 from flowlib import App, Event, RunFailed
 from flowlib.server import Server
 from flowlib.testing import check_invariants
-from tests.cli.conftest import ROOT, flow_command, run_flow, wait_until
+from tests.cli.conftest import FlowProcess, run_flow
+from tests.patience import until
 
 MODULE = """
 import ctypes, os, signal, time
@@ -68,7 +68,7 @@ def stubborn(name: str) -> int:
     return os.getpid()
 """
 
-Pool = Callable[..., subprocess.Popen[bytes]]
+Pool = Callable[..., FlowProcess]
 
 
 @pytest.fixture
@@ -81,24 +81,22 @@ def app(fresh_server: Server) -> Iterator[App]:
 
 @pytest.fixture
 def pool(app: App, fresh_server: Server) -> Iterator[Pool]:
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[FlowProcess] = []
 
-    def start(*arguments: str, lease: float = 60.0) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "FLOW_REDIS_URL": fresh_server.url}
-        command = flow_command("worker", "pool:app", "--processes", "2", "--lease", str(lease), *arguments)
-        with Path("log").open("a") as log:
-            started.append(subprocess.Popen(command, stderr=log, env=environment))
+    def start(*arguments: str, lease: float = 60.0, **environment: str) -> FlowProcess:
+        command = ("worker", "pool:app", "--processes", "2", "--lease", str(lease), *arguments)
+        environment = {"FLOW_REDIS_URL": fresh_server.url, **environment}
+        started.append(FlowProcess(*command, environment=environment, log=Path("log")))
         return started[-1]
 
     yield start
     for supervisor in started:
         supervisor.kill()  # its workers hold its pipe, and end with it
-        supervisor.wait()
 
 
 def send(app: App, name: str, event: str = "go", **data: object) -> str:
     app.send(Event(event, {"name": name, **data}, id=name))
-    wait_until(lambda: app.runs.of_event(name))
+    until(lambda: app.runs.of_event(name))
     return app.runs.of_event(name)[0]
 
 
@@ -145,13 +143,13 @@ def test_a_worker_that_is_stopped_loses_its_lease_and_is_told_so_when_it_goes_on
     """BEHAVIOURS 132, 40: nobody knows for how long, so its step is run elsewhere. The worker itself is left alone."""
     pool(lease=0.5)
     run = send(app, "one")
-    wait_until(lambda: attempts(app, run) == [(1, "running")])
+    until(lambda: attempts(app, run) == [(1, "running")])
     os.kill(pids("one")[0], signal.SIGSTOP)
-    wait_until(lambda: len(pids("one")) == 2)
+    until(lambda: len(pids("one")) == 2)
     let_go("one")
     assert app.runs.result(run, 30) == pids("one")[1] != pids("one")[0]
     os.kill(pids("one")[0], signal.SIGCONT)
-    wait_until(lambda: re.search(f"the lease of job {run}.* was lost: what .* did here is dropped", log()))
+    until(lambda: re.search(f"the lease of job {run}.* was lost: what .* did here is dropped", log()))
     assert attempts(app, run) == [(1, "lost"), (1, "ok")]
     assert "killed" not in log()
 
@@ -162,13 +160,13 @@ def test_it_outlives_an_outage_of_redis_and_gives_back_then_what_a_worker_had_th
     """BEHAVIOURS 146, 39: no lease of a minute is waited for. The other worker's step is not run again."""
     supervisor = pool()
     runs = [send(app, name) for name in ("one", "two")]
-    wait_until(lambda: pids("one") and pids("two"))
+    until(lambda: pids("one") and pids("two"))
     fresh_server.kill()
     os.kill(pids("one")[0], signal.SIGKILL)
-    wait_until(lambda: "no lease is renewed from here until it answers" in log())
-    assert supervisor.poll() is None
+    until(lambda: "no lease is renewed from here until it answers" in log())
+    assert not supervisor.ends(within=0)
     fresh_server.restart()
-    wait_until(lambda: len(pids("one")) == 2)
+    until(lambda: len(pids("one")) == 2)
     let_go("one", "two")
     assert [app.runs.result(run, 30) for run in runs] == [pids("one")[1], pids("two")[0]]
     assert len(pids("two")) == 1
@@ -200,7 +198,7 @@ def test_a_step_that_ignores_its_timeout_costs_its_process_and_is_an_attempt_tha
     """Its own retries decide what follows. The other step of that process is handed back, with no loss."""
     pool("--kill-after", "0.5", "--processes", "1", "--threads", "2")
     other = send(app, "other")
-    wait_until(lambda: attempts(app, other) == [(1, "running")])
+    until(lambda: attempts(app, other) == [(1, "running")])
     run = send(app, "one", how="stubborn", timeout=0.3, retries=1)
     assert app.runs.result(run, 30) == pids("one")[1] != pids("one")[0]
     assert attempts(app, run) == [(1, "released"), (1, "timeout"), (2, "ok")]
@@ -228,9 +226,9 @@ def test_a_cancelled_body_that_does_not_hear_of_it_is_ended_with_its_process(app
     Path("one.hog").write_text("60")
     pool("--kill-after", "0.3", lease=1.5)
     run = send(app, "one", how="hog")
-    wait_until(lambda: pids("one"))
+    until(lambda: pids("one"))
     app.runs.cancel(run, "enough")
-    wait_until(lambda: not lives(pids("one")[0]))
+    until(lambda: not lives(pids("one")[0]))
     assert "was lost, and its body did not end in 0.3 s" in log()
     let_go("two", "three")
     for name in ("two", "three"):
@@ -247,12 +245,11 @@ def test_a_second_sigterm_hands_all_back_and_what_does_not_hear_it_too(app: App,
     Path("deaf.hog").write_text("60")
     supervisor = pool("--grace", "60", "--kill-after", "0.3")
     runs = [send(app, "one"), send(app, "deaf", how="hog")]
-    wait_until(lambda: pids("one") and pids("deaf"))
-    supervisor.terminate()
-    wait_until(lambda: log().count("draining") == 2)
-    assert supervisor.poll() is None
-    supervisor.terminate()
-    assert supervisor.wait(30) == 0
+    until(lambda: pids("one") and pids("deaf"))
+    supervisor.send(signal.SIGTERM)
+    until(lambda: log().count("draining") == 2)
+    assert not supervisor.ends(within=0)
+    assert supervisor.stop() == 0
     kinds = [[entry.kind for entry in app.runs.history(run)][-1] for run in runs]
     assert kinds == ["released", "released"]
     assert not lives(pids("deaf")[0])
@@ -263,17 +260,16 @@ def test_a_worker_ends_with_its_supervisor_whatever_it_is_at(app: App, pool: Poo
     Path("one.hog").write_text("60")
     supervisor = pool("--processes", "1")
     send(app, "one", how="hog")
-    wait_until(lambda: pids("one"))
+    until(lambda: pids("one"))
     supervisor.kill()
-    supervisor.wait()
-    wait_until(lambda: not lives(pids("one")[0]))
+    until(lambda: not lives(pids("one")[0]))
 
 
 def test_a_burst_ends_when_all_workers_have_found_nothing_more(app: App, pool: Pool) -> None:
     names = [f"{n}" for n in range(6)]
     app.send([Event("go", {"name": name}, id=name) for name in names])
     let_go(*names)
-    assert pool("--burst").wait(30) == 0
+    assert pool("--burst").exit_code == 0
     assert [run.status for run in app.runs.list()] == ["completed"] * 6
     assert "died" not in log()
 
@@ -284,13 +280,12 @@ def test_a_worker_that_has_done_its_jobs_is_replaced_and_nothing_of_it_is_lost(a
     supervisor = pool("--max-jobs", "6")
     runs = [send(app, name) for name in names[:8]]
     first = {app.runs.result(run, 30) for run in runs}
-    wait_until(lambda: not all(map(lives, first)))
+    until(lambda: not all(map(lives, first)))
     assert "recycled: has done" in log()
     runs += [send(app, name) for name in names[8:]]
     assert [app.runs.result(run, 30) > 0 for run in runs] == [True] * 12
     assert [attempts(app, run) for run in runs] == [[(1, "ok")]] * 12
-    supervisor.terminate()
-    assert supervisor.wait(30) == 0
+    assert supervisor.stop() == 0
     assert check_invariants(app.store) == []
 
 
@@ -317,13 +312,12 @@ def test_each_transition_of_a_worker_is_one_line_of_json(app: App, pool: Pool, m
     monkeypatch.setenv("FLOW_LOG_FORMAT", "json")
     supervisor = pool()
     send(app, "one")
-    wait_until(lambda: pids("one"))
+    until(lambda: pids("one"))
     os.kill(pids("one")[0], signal.SIGKILL)
-    wait_until(lambda: len(pids("one")) == 2)
+    until(lambda: len(pids("one")) == 2)
     let_go("one")
-    wait_until(lambda: len(app.store.client.keys("rq:worker:*")) == 3)
-    supervisor.terminate()
-    assert supervisor.wait(30) == 0
+    until(lambda: len(app.store.client.keys("rq:worker:*")) == 3)
+    assert supervisor.stop() == 0
     lines = [json.loads(line) for line in log().splitlines()]
     told = [(line["transition"], line["worker"]) for line in lines if "transition" in line]
     assert len(told) == len(set(told))
@@ -339,19 +333,15 @@ def test_the_supervisor_finds_the_redis_that_the_app_says_itself(app: App, pool:
     """It does not import the app: its workers tell it. Else it would renew, and give back, in another Redis."""
     Path("pool.py").write_text(MODULE.replace('App("pool"', f'App("pool", redis_url={fresh_server.url!r}'))
     with Server.start(Path("another")) as another:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "FLOW_REDIS_URL": another.url}
-        with Path("log").open("w") as file:
-            command = flow_command("worker", "pool:app", "--processes", "1", "--lease", "60")
-            supervisor = subprocess.Popen(command, stderr=file, env=environment)
+        supervisor = pool("--processes", "1", FLOW_REDIS_URL=another.url)
         try:
             run = send(app, "one")
-            wait_until(lambda: pids("one"))
+            until(lambda: pids("one"))
             os.kill(pids("one")[0], signal.SIGKILL)
-            wait_until(lambda: len(pids("one")) == 2)
+            until(lambda: len(pids("one")) == 2)
             let_go("one")
             assert app.runs.result(run, 30) == pids("one")[1]
             with redis_py.Redis.from_url(another.url) as client:
                 assert client.dbsize() == 0
         finally:
-            supervisor.terminate()
-            assert supervisor.wait(30) == 0
+            assert supervisor.stop() == 0

@@ -15,7 +15,8 @@ import pytest
 import redis as redis_py
 
 from flowlib import App, Event
-from tests.cli.conftest import ROOT, Flow, flow_command, free_port, wait_until
+from tests.cli.conftest import ROOT, Flow, FlowProcess, flow_command, free_port
+from tests.patience import until
 
 MODULE = """
 import logging, os, time
@@ -38,7 +39,7 @@ def second(seconds: float) -> str:
     return os.environ.get("FLOW_REDIS_URL", "")
 """
 
-Start = Callable[..., subprocess.Popen[str]]
+Start = Callable[..., FlowProcess]
 
 
 @pytest.fixture
@@ -53,30 +54,21 @@ def app(redis_url: str) -> Iterator[App]:
 @pytest.fixture
 def start(redis_url: str) -> Iterator[Start]:
     """Starts `flow worker shop:app` with more arguments; what still runs at the end is killed."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[FlowProcess] = []
 
-    def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-        worker = subprocess.Popen(
-            flow_command("worker", "shop:app", *arguments),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "FLOW_REDIS_URL": redis_url, **environment},
-        )
-        started.append(worker)
-        return worker
+    def start(*arguments: str, **environment: str) -> FlowProcess:
+        environment = {"FLOW_REDIS_URL": redis_url, **environment}
+        started.append(FlowProcess("worker", "shop:app", *arguments, environment=environment))
+        return started[-1]
 
     yield start
     for worker in started:
         worker.kill()
-        worker.communicate()
 
 
-def end(worker: subprocess.Popen[str]) -> tuple[int, str, list[str]]:
+def end(worker: FlowProcess) -> tuple[int, str, list[str]]:
     """By SIGTERM: the exit code, what was printed, and the lines that were logged."""
-    worker.terminate()
-    out, err = worker.communicate(timeout=15)
-    return worker.returncode, out, err.splitlines()
+    return worker.stop(), worker.out, worker.err.splitlines()
 
 
 def registered(redis: redis_py.Redis) -> Any:
@@ -86,7 +78,7 @@ def registered(redis: redis_py.Redis) -> Any:
 def test_it_runs_what_is_sent_and_ends_with_code_0_on_sigterm(app: App, redis: redis_py.Redis, start: Start) -> None:
     worker = start()
     app.send(Event("x", {}, id="1"))
-    wait_until(lambda: app.runs.list(status="completed"))
+    until(lambda: app.runs.list(status="completed"))
     code, out, lines = end(worker)
     assert (code, out) == (0, "printed\n")
     assert not registered(redis)
@@ -98,7 +90,7 @@ def test_it_runs_what_is_sent_and_ends_with_code_0_on_sigterm(app: App, redis: r
 def test_a_step_that_runs_at_sigterm_is_finished(app: App, redis: redis_py.Redis, start: Start) -> None:
     worker = start()
     app.send(Event("x", {"seconds": 1}, id="1"))
-    wait_until(lambda: [run for run in app.runs.list() if run.step == "second"])
+    until(lambda: [run for run in app.runs.list() if run.step == "second"])
     assert end(worker)[0] == 0
     (run,) = app.runs.list()
     assert (run.recorded, run.attempt) == (2, 1)
@@ -107,7 +99,7 @@ def test_a_step_that_runs_at_sigterm_is_finished(app: App, redis: redis_py.Redis
 def test_sigterm_while_the_app_is_imported_ends_it_with_code_0(app: App, redis: redis_py.Redis, start: Start) -> None:
     Path("shop.py").write_text("open('importing', 'w').close()\nimport time\ntime.sleep(30)\n" + MODULE)
     worker = start()
-    wait_until(Path("importing").exists)
+    until(Path("importing").exists)
     assert end(worker)[0] == 0
     assert redis.dbsize() == 0
 
@@ -115,7 +107,7 @@ def test_sigterm_while_the_app_is_imported_ends_it_with_code_0(app: App, redis: 
 def test_burst_ends_when_nothing_is_queued(app: App, redis: redis_py.Redis, start: Start) -> None:
     app.send([Event("x", {}, id=str(n)) for n in range(3)])
     worker = start("--burst")
-    assert worker.wait(20) == 0
+    assert worker.exit_code == 0
     assert [run.status for run in app.runs.list()] == ["completed"] * 3
 
 
@@ -123,8 +115,8 @@ def test_burst_ends_when_nothing_is_queued(app: App, redis: redis_py.Redis, star
 def test_json_logs_have_run_step_and_attempt(app: App, start: Start, by: str) -> None:
     app.send(Event("x", {}, id="1"))
     worker = start("--burst", "--log-format", "json") if by == "option" else start("--burst", FLOW_LOG_FORMAT="json")
-    _, err = worker.communicate(timeout=20)
-    lines = [json.loads(line) for line in err.splitlines()]
+    assert worker.exit_code == 0
+    lines = [json.loads(line) for line in worker.err.splitlines()]
     (at_it,) = [line for line in lines if line["message"] == "at it"]
     assert {"level", "logger", "ts", "weight"} <= at_it.keys()
     assert (at_it["run"], at_it["step"], at_it["attempt"]) == (app.runs.list()[0].id, "first", 1)
@@ -134,26 +126,25 @@ def test_json_logs_have_run_step_and_attempt(app: App, start: Start, by: str) ->
 def test_what_user_code_logs_at_info_is_in_the_history(app: App, start: Start) -> None:
     """126"""
     app.send(Event("x", {}, id="1"))
-    assert start("--burst").wait(20) == 0
+    assert start("--burst").exit_code == 0
     history = app.runs.history(app.runs.list()[0].id)
     assert [entry.detail["text"] for entry in history if entry.kind == "log"] == ["at it", "printed"]
 
 
 def test_its_name_and_queues_are_those_that_were_asked_for(app: App, redis: redis_py.Redis, start: Start) -> None:
     start("--name", "anna", "--queues", "high, low")
-    wait_until(lambda: redis.hget("rq:worker:anna", "queues"))
+    until(lambda: redis.hget("rq:worker:anna", "queues"))
     assert redis.hget("rq:worker:anna", "queues") == b"high,low"
     second = start("--name", "anna")
-    _, err = second.communicate(timeout=15)
-    assert second.returncode == 1
-    assert err.startswith("flow: error: there is a worker named 'anna'")
+    assert second.exit_code == 1
+    assert second.err.startswith("flow: error: there is a worker named 'anna'")
     assert redis.hget("rq:worker:anna", "queues") == b"high,low"
 
 
 def test_metrics_are_served_beside_the_work(app: App, redis: redis_py.Redis, start: Start) -> None:
     port = free_port()
     start("--metrics-port", str(port))
-    wait_until(lambda: registered(redis))
+    until(lambda: registered(redis))
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
         told = reply.read().decode()
     assert 'flow_workers{queue="flow",state="idle"} 1.0' in told
@@ -165,10 +156,10 @@ def test_what_the_app_says_of_its_redis_is_heard_unless_an_option_says_otherwise
 ) -> None:
     Path("shop.py").write_text(MODULE.replace('App("shop")', f'App("shop", redis_url={redis_url!r})'))
     nowhere = "redis://127.0.0.1:1/0"
-    assert start("--burst", FLOW_REDIS_URL=nowhere).wait(20) == 0
-    assert start("--burst", "--redis-url", nowhere).wait(20) == 1
+    assert start("--burst", FLOW_REDIS_URL=nowhere).exit_code == 0
+    assert start("--burst", "--redis-url", nowhere).exit_code == 1
     Path("shop.py").write_text(MODULE.replace('App("shop")', f'App("shop", redis_url={nowhere!r})'))
-    assert start("--burst", "--redis-url", redis_url).wait(20) == 0
+    assert start("--burst", "--redis-url", redis_url).exit_code == 0
 
 
 def test_a_worker_ends_when_its_lifeline_is_cut(app: App, redis: redis_py.Redis, redis_url: str) -> None:
@@ -180,7 +171,7 @@ def test_a_worker_ends_when_its_lifeline_is_cut(app: App, redis: redis_py.Redis,
     )
     os.close(lifeline)
     try:
-        wait_until(lambda: registered(redis))
+        until(lambda: registered(redis))
         os.close(held)
         assert worker.wait(10) == -signal.SIGKILL
     finally:

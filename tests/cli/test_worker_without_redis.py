@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import pytest
 
 from flowlib import App, Event
 from flowlib.server import Server
-from tests.cli.conftest import ROOT, flow_command, wait_until
+from tests.cli.conftest import FlowProcess
+from tests.patience import until
 
 MODULE = """
 from flowlib import App, Event, Step
@@ -26,7 +26,7 @@ def work(event: Event[dict], step: Step) -> str:
 KEYS, MICROSECONDS = 8_000, 100  # that Redis loads when it starts, and that each takes it
 NOWHERE = "redis://127.0.0.1:1/0"
 
-Start = Callable[..., subprocess.Popen[bytes]]
+Start = Callable[..., FlowProcess]
 
 
 @pytest.fixture
@@ -40,20 +40,16 @@ def slow_server(tmp_path: Path) -> Iterator[Server]:
 def start() -> Iterator[Start]:
     """Starts `flow worker shop:app` on that Redis; what still runs at the end is killed."""
     Path("shop.py").write_text(MODULE)
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[FlowProcess] = []
 
-    def start(url: str, *arguments: str) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "FLOW_REDIS_URL": url}
-        with Path("log").open("a") as log:
-            started.append(
-                subprocess.Popen(flow_command("worker", "shop:app", *arguments), stderr=log, env=environment)
-            )
+    def start(url: str, *arguments: str) -> FlowProcess:
+        environment = {"FLOW_REDIS_URL": url}
+        started.append(FlowProcess("worker", "shop:app", *arguments, environment=environment, log=Path("log")))
         return started[-1]
 
     yield start
     for worker in started:
         worker.kill()  # those of a supervisor end with it
-        worker.wait()
 
 
 def waiting() -> list[str]:
@@ -101,17 +97,16 @@ def test_a_worker_that_starts_without_redis_waits_for_it(
     end_trouble = trouble(slow_server)
     try:
         worker = start(url, *arguments)
-        wait_until(waiting)
-        assert worker.poll() is None
+        until(waiting)
+        assert not worker.ends(within=0)
     finally:
         end_trouble()
     assert any(reason in line for line in waiting())
     app = App("shop", redis_url=slow_server.url)
     app.send(Event("x", {}, id="1"))
-    wait_until(lambda: app.runs.list(status="completed"))
+    until(lambda: app.runs.list(status="completed"))
     app.store.close()
-    worker.terminate()
-    assert worker.wait(20) == 0
+    assert worker.stop() == 0
     assert len(waiting()) <= 6  # for each process and each reason one; it changes while Redis starts
     assert not [word for word in ("Traceback", "died", "backed off") if word in Path("log").read_text()]
 
@@ -119,9 +114,8 @@ def test_a_worker_that_starts_without_redis_waits_for_it(
 @pytest.mark.parametrize("arguments", [[], ["--processes", "2"]], ids=["alone", "processes"])
 def test_a_wrong_address_is_told_at_once_and_sigterm_is_heard(start: Start, arguments: list[str]) -> None:
     worker = start(NOWHERE, *arguments)
-    wait_until(waiting)
+    until(waiting)
     assert "no Redis at redis://127.0.0.1:1" in waiting()[0]
     assert "start one, or set FLOW_REDIS_URL or --redis-url" in waiting()[0]
-    worker.terminate()
-    assert worker.wait(20) == 0
+    assert worker.stop() == 0
     assert "Traceback" not in Path("log").read_text()

@@ -6,16 +6,12 @@ import time
 from typing import Any
 
 from flowlib import App, Ending, Event, NonRetriable, Step, matching
-from flowlib.dispatch import Dispatcher
 from flowlib.store import Store
-from flowlib.wire import FOREVER
-from flowlib.worker import FlowWorker
 
 from .doom import deadly_wire
 from .ledger import noted
 
 app = App("endings", retries=0)
-SETTINGS: dict[str, Any] = {"lease_ms": 500, "reconcile_every": 3600.0}
 
 
 def work(step: Step, name: str, fail: bool = False) -> None:
@@ -54,20 +50,6 @@ def undoing(event: Event[dict[str, Any]], step: Step) -> None:
 @app.function(on="crash.late", run_timeout=0.5, on_cancel=handle)
 def late(event: Event[dict[str, Any]], step: Step) -> None:
     step.sleep("nap", 3600)
-
-
-def die_working(url: str, script: str, when: str) -> None:
-    """A worker, until the first time that one of its threads sends that script."""
-    store = Store(url, patience=FOREVER, wire=deadly_wire(script, when))
-    FlowWorker(app=app.connect(url), store=store, **SETTINGS).work()
-
-
-def die_dispatching(url: str, when: str) -> None:
-    """Nothing but a dispatcher, as it settles the first event that it reads."""
-    store = Store(url, wire=deadly_wire("dispatch_events", when))
-    dispatcher = Dispatcher(app.name, app.functions, app.location, store, "doomed", idle_ms=60_000)
-    while True:
-        dispatcher.dispatch(dispatcher.fresh(100))
 
 
 def die_firing(url: str, when: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from flowlib import App, AsyncStep, Event, NonRetriable, Step, StepFailed
+from flowlib import App, AsyncStep, Event, Step, StepFailed
 
+from .bodies import refuse, say, say_at_second_try
 from .ledger import noted
 
 app = App("forked", retries=3, backoff=0.05)
@@ -18,23 +19,6 @@ TRIES = {"a": 1, "flaky": 2, "doomed": 1, "each[0]": 1, "each[1]": 1, "each[2]":
 COROUTINES = ["x1", "x2", "y1", "y2", "nap", "body", "last"]
 TOLD_BY_COROUTINES = [["x1", "x2"], ["y1", "y2"], "body", "last"]
 TRIES_OF_COROUTINES = {"x1": 1, "x2": 1, "y1": 1, "y2": 1, "body": 1, "last": 1}
-
-
-def say(step: Step | AsyncStep, word: str) -> str:
-    with noted(step, word):
-        return word
-
-
-def say_at_second_try(step: Step, word: str) -> str:
-    with noted(step, word):
-        if step.attempt == 1:
-            raise ConnectionError("the first try fails")
-        return word
-
-
-def refuse(step: Step, word: str) -> str:
-    with noted(step, word):
-        raise NonRetriable(f"{word} failed")
 
 
 @app.function(on="crash.forked")

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 from flowlib import App, AsyncStep, Event, Step
-from flowlib.dispatch import Dispatcher
 from flowlib.promises import Promises
 from flowlib.store import Store
-from flowlib.wire import FOREVER
-from flowlib.worker import FlowWorker
 
 from .doom import deadly_wire
 from .ledger import noted
 
 app = App("invoking", retries=0)
-SETTINGS: dict[str, Any] = {"lease_ms": 500, "reconcile_every": 3600.0}
 
 
 def work(step: Step | AsyncStep, name: str) -> str:
@@ -54,20 +49,6 @@ def ask(event: Event[dict[str, Any]], step: Step) -> Any:
     if event.data["late"]:
         step.wait_for_event("go", "go", since=event.ts)
     return promise.result()
-
-
-def die_working(url: str, script: str, when: str) -> None:
-    """A worker, until the first time that one of its threads sends that script."""
-    store = Store(url, patience=FOREVER, wire=deadly_wire(script, when))
-    FlowWorker(app=app.connect(url), store=store, **SETTINGS).work()
-
-
-def die_dispatching(url: str, when: str) -> None:
-    store = Store(url, wire=deadly_wire("dispatch_events", when))
-    dispatcher = Dispatcher(app.name, app.functions, app.location, store, "doomed", idle_ms=60_000)
-    while True:
-        dispatcher.dispatch(dispatcher.fresh(100))
-        time.sleep(0)
 
 
 def die_settling(url: str, when: str, token: str) -> None:

@@ -14,8 +14,7 @@ import redis
 from flowlib.address import connect
 from flowlib.server import _TRAMPOLINE, ANY_PORT, Server, _free_port, find_binary
 from tests import access
-
-from .fleet import until
+from tests.patience import until
 
 NAME = "main"
 COUNT, QUORUM = 3, 2

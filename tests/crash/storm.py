@@ -22,8 +22,9 @@ from flowlib.server import Server
 from flowlib.store import Store
 from flowlib.testing import check_invariants
 from tests import access
+from tests.patience import until
 
-from .fleet import CommandProcess, Forked, WorkerProcess, until
+from .fleet import CommandProcess, Forked, WorkerProcess
 from .mixture import ASIDE
 from .people import People
 from .proxy import DOWN, UP, Proxy

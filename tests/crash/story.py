@@ -8,32 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowlib import App, Event, NonRetriable, Step, StepFailed
+from flowlib import App, Event, Step, StepFailed
 
-from .ledger import noted
+from .bodies import refuse, say, say_at_second_try
 
 app = App("story", retries=3, backoff=0.05)
 
 TOLD = ["first", "flaky", "told", 1, 2, "doomed failed", "last"]
 STEPS = ["first", "flaky", "nap", "tell", "told", "answer", "choice", "doomed", "last"]
 ANSWERS = {"answer": [1], "choice": [1, 2]}  # what the test says at each wait
-
-
-def say(step: Step, word: str) -> str:
-    with noted(step, word):
-        return word
-
-
-def say_at_second_try(step: Step, word: str) -> str:
-    with noted(step, word):
-        if step.attempt == 1:
-            raise ConnectionError("the first try fails")
-        return word
-
-
-def refuse(step: Step, word: str) -> str:
-    with noted(step, word):
-        raise NonRetriable(f"{word} failed")
 
 
 @app.function(on="crash.story")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,44 +9,21 @@ from typing import Any
 import pytest
 
 from flowlib import Event
-from flowlib.model import Run
-from flowlib.runs import Runs
 from flowlib.server import Server
-from flowlib.store import Store
 from flowlib.testing import AFTER, BEFORE, check_invariants
-from flowlib.wire import script
+from tests.patience import until
 
 from . import endings
-from .fleet import Forked, WorkerProcess, until
 from .ledger import AGAIN, END, Ledger
+from .site import Site
 
 
-class Site:
+class Endings(Site):
     def __init__(self, server: Server, notes: Path) -> None:
-        self.url, self.notes = server.url, notes
-        self.store = Store(self.url)
-        self.app = endings.app.connect(store=self.store)
-        for name in (
-            "finish_run",
-            "fire_due",
-            "cancel_run",
-            "dispatch_events",
-        ):  # else it is asked for first, and not done
-            self.store.client.script_load(script(name).source)
-        self.runs = Runs(lambda: self.store, "endings", self.app.functions)
+        super().__init__("tests.crash.endings:app", server, notes)
 
     def send(self, name: str, how: str = "") -> None:
         self.app.send(Event(name, {"how": how}))
-
-    def worker(self) -> WorkerProcess:
-        self.store.client.delete(self.store.keys.housekeeper)  # as if the duty of a dead one had run out
-        return WorkerProcess("tests.crash.endings:app", self.url, self.notes, **endings.SETTINGS)
-
-    def dies(self, work: Any, *args: Any) -> None:
-        assert Forked(work, self.notes, self.url, *args).exit_code == -signal.SIGKILL
-
-    def of(self, function: str) -> list[Run]:
-        return self.runs.list(function=function)
 
     def told(self) -> list[str]:
         entries: Any = self.store.client.xrange(self.store.keys.events)
@@ -70,8 +46,8 @@ class Site:
 
 
 @pytest.fixture
-def site(fresh_server: Server, tmp_path: Path) -> Iterator[Site]:
-    site = Site(fresh_server, tmp_path / "notes")
+def site(fresh_server: Server, tmp_path: Path) -> Iterator[Endings]:
+    site = Endings(fresh_server, tmp_path / "notes")
     yield site
     site.store.close()
 
@@ -82,36 +58,36 @@ at = pytest.mark.parametrize("when", [BEFORE, AFTER])
 @at
 @pytest.mark.parametrize(("how", "status"), [("fail", "failed"), ("", "completed")])
 def test_a_worker_that_dies_as_it_ends_a_run_leaves_one_event_and_one_handler(
-    site: Site, when: str, how: str, status: str
+    site: Endings, when: str, how: str, status: str
 ) -> None:
     """BEHAVIOURS 43, 46, 47; I6."""
     site.send("crash.end", how)
-    site.dies(endings.die_working, "finish_run", when)
+    site.dies_working("finish_run", when)
     assert len(site.told()) == (when == AFTER)
     site.ends_once("ending", status)
 
 
 @at
-def test_who_dies_as_time_runs_out_leaves_a_run_that_is_cancelled_once(site: Site, when: str) -> None:
+def test_who_dies_as_time_runs_out_leaves_a_run_that_is_cancelled_once(site: Endings, when: str) -> None:
     """BEHAVIOURS 100, 49: its sleep and its timer are gone, whoever it was."""
     worker = site.worker()
     site.send("crash.late")
     until(lambda: [run.state for run in site.of("late")] == ["sleeping"])
     worker.kill()
-    site.dies(endings.die_firing, when)
+    site.dies(endings.die_firing, site.url, when)
     assert [run.status for run in site.of("late")] == ["cancelled" if when == AFTER else "running"]
     site.ends_once("late", "cancelled")
 
 
 @at
-def test_who_dies_as_it_cancels_has_cancelled_all_of_it_or_nothing(site: Site, when: str) -> None:
+def test_who_dies_as_it_cancels_has_cancelled_all_of_it_or_nothing(site: Endings, when: str) -> None:
     """BEHAVIOURS 98, 49."""
     worker = site.worker()
     site.send("crash.end", "sleep")
     until(lambda: [run.state for run in site.of("ending")] == ["sleeping"])
     assert worker.stop() == 0
     (run,) = site.of("ending")
-    site.dies(endings.die_cancelling, when, run.id)
+    site.dies(endings.die_cancelling, site.url, when, run.id)
     assert check_invariants(site.store) == []
     if when == BEFORE:
         assert site.runs.get(run.id).state == "sleeping"
@@ -120,45 +96,45 @@ def test_who_dies_as_it_cancels_has_cancelled_all_of_it_or_nothing(site: Site, w
 
 
 @at
-def test_a_dispatcher_that_dies_as_it_starts_a_handler_leaves_it_to_another(site: Site, when: str) -> None:
+def test_a_dispatcher_that_dies_as_it_starts_a_handler_leaves_it_to_another(site: Endings, when: str) -> None:
     """BEHAVIOURS 42; I5."""
     worker = site.worker()
     site.send("crash.end", "sleep")
     until(lambda: [run.state for run in site.of("ending")] == ["sleeping"])
     assert worker.stop() == 0
     site.runs.cancel(site.of("ending")[0].id)
-    site.dies(endings.die_dispatching, when)
+    site.dies_dispatching(when)
     assert len(site.of("ending.on-cancel")) == (when == AFTER)
     site.ends_once("ending", "cancelled")
 
 
 @at
-def test_a_dispatcher_that_dies_as_an_event_cancels_leaves_it_to_another(site: Site, when: str) -> None:
+def test_a_dispatcher_that_dies_as_an_event_cancels_leaves_it_to_another(site: Endings, when: str) -> None:
     """BEHAVIOURS 94, 49."""
     worker = site.worker()
     site.app.send(Event("crash.order", {"order": 7}))
     until(lambda: [run.state for run in site.of("order")] == ["sleeping"])
     assert worker.stop() == 0
     site.app.send(Event("crash.stop", {"order": 7}, id="stop-7"))
-    site.dies(endings.die_dispatching, when)
+    site.dies_dispatching(when)
     site.ends_once("order", "cancelled")
     assert site.of("order")[0].reason == "event crash.stop (stop-7)"
 
 
-def undone(site: Site) -> list[str]:
+def undone(site: Endings) -> list[str]:
     """What was done and undone, each once, in that order."""
     return [line.step for line in Ledger(site.notes).lines() if line.word == END and line.step != "handle"]
 
 
 @at
-def test_workers_that_die_as_they_begin_and_end_to_undo_leave_the_rest_to_another(site: Site, when: str) -> None:
+def test_workers_that_die_as_they_begin_and_end_to_undo_leave_the_rest_to_another(site: Endings, when: str) -> None:
     """I3: what is undone is recorded, and what has failed stays so."""
     site.send("crash.undo", "fail")
-    site.dies(endings.die_working, "finish_run", when)
+    site.dies_working("finish_run", when)
     assert [run.status for run in site.of("undoing")] == ["running"]
     assert check_invariants(site.store) == []
     site.store.client.delete(site.store.keys.housekeeper)
-    site.dies(endings.die_working, "finish_run", when)
+    site.dies_working("finish_run", when)
     site.ends_once("undoing", "failed")
     assert undone(site) == ["work", "more", "undo-more", "undo-work"]
     (run,) = site.of("undoing")
@@ -167,17 +143,17 @@ def test_workers_that_die_as_they_begin_and_end_to_undo_leave_the_rest_to_anothe
 
 
 @at
-def test_who_dies_as_it_cancels_a_run_that_undoes_has_done_all_of_it_or_nothing(site: Site, when: str) -> None:
+def test_who_dies_as_it_cancels_a_run_that_undoes_has_done_all_of_it_or_nothing(site: Endings, when: str) -> None:
     """BEHAVIOURS 97, 98; a worker that dies while it undoes, too."""
     worker = site.worker()
     site.send("crash.undo", "sleep")
     until(lambda: [run.state for run in site.of("undoing")] == ["sleeping"])
     assert worker.stop() == 0
     (run,) = site.of("undoing")
-    site.dies(endings.die_cancelling, when, run.id)
+    site.dies(endings.die_cancelling, site.url, when, run.id)
     assert check_invariants(site.store) == []
     if when == BEFORE:
         site.runs.cancel(run.id)
-    site.dies(endings.die_working, "finish_run", when)
+    site.dies_working("finish_run", when)
     site.ends_once("undoing", "cancelled")
     assert undone(site) == ["work", "more", "undo-more", "undo-work"]

@@ -13,7 +13,6 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,14 @@ from typing import Any
 import pytest
 
 from flowlib import App, Event
-from flowlib.server import Server
 from flowlib.store import Store
 from flowlib.testing import AFTER, BEFORE, check_invariants, cut
-from tests import access
+from tests.databases import Databases, strides
+from tests.patience import until
 
 from . import forked
-from .fleet import WorkerProcess, until
+from .doom import SETTINGS
+from .fleet import WorkerProcess
 from .ledger import AGAIN, START, Ledger
 from .story import ANSWERS, STEPS, TOLD
 
@@ -49,10 +49,8 @@ COROUTINES = Tale(
     "tests.crash.forked:app", "crash.coroutines", forked.COROUTINES, forked.TOLD_BY_COROUTINES,
     forked.TRIES_OF_COROUTINES,
 )  # fmt: skip
-SETTINGS = {"lease_ms": 500, "reconcile_every": 3600.0}  # nothing may be so lost that only the reconciler finds it
 FURTHEST = 120  # more commands than the main thread of a worker sends for a tale
 COMMANDS = 42  # about as many as it sends
-AT_ONCE = 12
 
 
 @dataclass
@@ -64,52 +62,41 @@ class Survival:
     faults: list[str]
 
 
-@pytest.fixture
-def databases(tmp_path: Path) -> Iterator[Server]:
-    with Server.start(
-        tmp_path / "server", config={"databases": str(FURTHEST + 1), **access.config(tmp_path)}
-    ) as server:
-        yield server
+CHAOS = pytest.mark.chaos
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
-    ("tale", "place", "stride"),
+    ("tale", "when"),
     [
-        pytest.param(STORY, {"when": BEFORE}, 1, id="before"),
-        pytest.param(STORY, {"when": AFTER}, 1, id="after"),
-        pytest.param(STORY, {"when": AFTER, "any_thread": True}, 3, id="after-in-any-thread"),
-        pytest.param(STORY, {"when": AFTER, "any_thread": True}, 1, id="in-any-thread", marks=pytest.mark.chaos),
-        pytest.param(FORKED, {"when": BEFORE}, 1, id="forked-before", marks=pytest.mark.chaos),
-        pytest.param(FORKED, {"when": AFTER}, 1, id="forked-after"),
-        pytest.param(COROUTINES, {"when": BEFORE}, 1, id="coroutines-before", marks=pytest.mark.chaos),
-        pytest.param(COROUTINES, {"when": AFTER}, 1, id="coroutines-after"),
+        pytest.param(STORY, BEFORE, id="before"),
+        pytest.param(STORY, AFTER, id="after"),
+        pytest.param(FORKED, BEFORE, id="forked-before", marks=CHAOS),
+        pytest.param(FORKED, AFTER, id="forked-after"),
+        pytest.param(COROUTINES, BEFORE, id="coroutines-before", marks=CHAOS),
+        pytest.param(COROUTINES, AFTER, id="coroutines-after"),
     ],
 )
+@strides(2)
 def test_a_worker_killed_at_any_command_loses_nothing_and_repeats_no_recorded_step(
-    databases: Server, tmp_path: Path, tale: Tale, place: dict[str, Any], stride: int
+    databases: Databases, tale: Tale, when: str, stride: int
 ) -> None:
-    """BEHAVIOURS 142, 143; I1, I3, I4: for every n until a run passes without reaching n.
-
-    Of any thread: for every n up to `FURTHEST`, as beats and waiting threads send by the clock, the more the longer it takes.
-    """
+    """BEHAVIOURS 142, 143; I1, I3, I4: for every n until a run passes without reaching n."""
     passed = threading.Event()
 
-    def survive(at: int) -> Survival | None:
+    def survive(url: str, notes: Path, at: int) -> Survival | None:
         if passed.is_set():
             return None
-        url, notes = databases.url.replace("db=0", f"db={at}"), tmp_path / f"{at}"
-        survival = live_through(tale, url, notes, at=at, **place)
+        survival = live_through(tale, url, notes, at=at, when=when)
         if not survival.killed:
             passed.set()
         return survival
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        survivals = [each for each in pool.map(survive, range(1, FURTHEST, stride)) if each is not None]
-    assert {s.at: s.faults for s in survivals if s.faults} == {}
-    kills = [s.at for s in survivals if s.killed]
-    assert passed.is_set() or "any_thread" in place, f"no run passed: raise FURTHEST over {FURTHEST}"
+    survivals = [each for each in databases.try_each(range(1, FURTHEST, stride), survive).values() if each is not None]
+    assert {each.at: each.faults for each in survivals if each.faults} == {}
+    assert passed.is_set(), f"no run passed: raise FURTHEST over {FURTHEST}"
+    kills = [each.at for each in survivals if each.killed]
     assert len(kills) >= 3 * len(tale.steps) / stride, (
         f"only {len(kills)} places to be killed at: does the wire still count?"
     )
@@ -117,27 +104,42 @@ def test_a_worker_killed_at_any_command_loses_nothing_and_repeats_no_recorded_st
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("when", [BEFORE, AFTER])
+@strides(5)
+def test_a_worker_killed_at_any_command_of_any_of_its_threads_loses_nothing_either(
+    databases: Databases, stride: int
+) -> None:
+    """For every n up to `FURTHEST`, as beats and waiting threads send by the clock, the more the longer it takes."""
+
+    def survive(url: str, notes: Path, at: int) -> Survival:
+        return live_through(STORY, url, notes, at=at, when=AFTER, any_thread=True)
+
+    survivals = databases.try_each(range(1, FURTHEST, stride), survive)
+    assert {at: each.faults for at, each in survivals.items() if each.faults} == {}
+    assert sum(each.killed for each in survivals.values()) >= 3 * len(STORY.steps) / stride
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
-    "tale",
+    ("tale", "when", "stride"),
     [
-        pytest.param(STORY, id="story"),
-        pytest.param(FORKED, id="forked", marks=pytest.mark.chaos),
-        pytest.param(COROUTINES, id="coroutines", marks=pytest.mark.chaos),
+        pytest.param(STORY, BEFORE, 3, id="story-before"),
+        pytest.param(STORY, AFTER, 1, id="story-after"),
+        pytest.param(STORY, BEFORE, 1, id="story-before-all", marks=CHAOS),
+        *[pytest.param(FORKED, when, 1, id=f"forked-{when}", marks=CHAOS) for when in (BEFORE, AFTER)],
+        *[pytest.param(COROUTINES, when, 1, id=f"coroutines-{when}", marks=CHAOS) for when in (BEFORE, AFTER)],
     ],
 )
 def test_a_connection_that_breaks_at_any_command_loses_and_repeats_nothing(
-    databases: Server, tmp_path: Path, tale: Tale, when: str
+    databases: Databases, tale: Tale, when: str, stride: int
 ) -> None:
     """BEHAVIOURS 146; I1, I3: the worker lives on, and sends again what was not answered. No body runs twice."""
 
-    def survive(at: int) -> Survival:
-        url = databases.url.replace("db=0", f"db={at}")
-        return live_through(tale, url, tmp_path / f"{at}", fault=cut, at=at, when=when)
+    def survive(url: str, notes: Path, at: int) -> Survival:
+        return live_through(tale, url, notes, fault=cut, at=at, when=when)
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        survivals = list(pool.map(survive, range(1, COMMANDS)))
-    assert {s.at: s.faults for s in survivals if s.faults or s.killed} == {}
+    survivals = databases.try_each(range(1, COMMANDS, stride), survive)
+    assert {at: each.faults for at, each in survivals.items() if each.faults or each.killed} == {}
 
 
 def live_through(tale: Tale, url: str, notes: Path, **place: Any) -> Survival:

@@ -16,8 +16,9 @@ import pytest
 from flowlib import App, Event
 from flowlib.server import Server
 from flowlib.store import Store
+from tests.patience import until
 
-from .fleet import WorkerProcess, until
+from .fleet import WorkerProcess
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is where it is read")
 

@@ -15,8 +15,9 @@ from flowlib.server import Server
 from flowlib.store import Store
 from flowlib.testing import check_invariants
 from tests import access
+from tests.patience import until
 
-from .fleet import WorkerProcess, until
+from .fleet import WorkerProcess
 from .ledger import END, START, Ledger
 from .waiting import gate
 

@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from flowlib import Event, FlowError, PromiseSettled
 from flowlib.model import Run
-from flowlib.runs import Runs
 from flowlib.server import Server
-from flowlib.store import Store
 from flowlib.testing import AFTER, BEFORE, check_invariants
-from flowlib.wire import script
+from tests.patience import until
 
 from . import invoking
-from .fleet import Forked, WorkerProcess, until
 from .ledger import AGAIN, END, Ledger
+from .site import Site
 
 
-class Site:
+class Invoking(Site):
     def __init__(self, server: Server, notes: Path) -> None:
-        self.url, self.notes = server.url, notes
-        self.store = Store(self.url)
-        self.app = invoking.app.connect(store=self.store)
-        for name in ("chain_job", "fork_run", "finish_run", "dispatch_events", "settle_promise", "cancel_run"):
-            self.store.client.script_load(script(name).source)  # else it is asked for first, and not done
-        self.runs = Runs(lambda: self.store, "invoking", self.app.functions)
-
-    def worker(self) -> WorkerProcess:
-        self.store.client.delete(self.store.keys.housekeeper)  # as if the duty of a dead one had run out
-        return WorkerProcess("tests.crash.invoking:app", self.url, self.notes, **invoking.SETTINGS)
-
-    def dies(self, work: Any, *args: Any) -> None:
-        assert Forked(work, self.notes, self.url, *args).exit_code == -signal.SIGKILL
-
-    def of(self, function: str) -> list[Run]:
-        return self.runs.list(function=function)
+        super().__init__("tests.crash.invoking:app", server, notes)
 
     def comes_to(self, function: str, status: str, state: str = "") -> Run:
         until(lambda: [(run.status, run.state) for run in self.of(function)] == [(status, state)])
@@ -54,8 +35,8 @@ class Site:
 
 
 @pytest.fixture
-def site(fresh_server: Server, tmp_path: Path) -> Iterator[Site]:
-    site = Site(fresh_server, tmp_path / "notes")
+def site(fresh_server: Server, tmp_path: Path) -> Iterator[Invoking]:
+    site = Invoking(fresh_server, tmp_path / "notes")
     yield site
     site.store.close()
 
@@ -78,11 +59,11 @@ at = pytest.mark.parametrize("when", [BEFORE, AFTER])
     ],
 )
 def test_a_worker_that_dies_as_it_invokes_or_ends_a_child_leaves_one_child_and_one_answer(
-    site: Site, when: str, order: str, beside: bool, script: str
+    site: Invoking, when: str, order: str, beside: bool, script: str
 ) -> None:
     """BEHAVIOURS 74; I3, I4: alone, and in a branch."""
     site.app.send(Event(f"crash.{order}", {"beside": beside, "slow": False}))
-    site.dies(invoking.die_working, script, when)
+    site.dies_working(script, when)
     worker = site.worker()
     parent = site.comes_to(order, "completed")
     assert worker.stop() == 0
@@ -93,7 +74,7 @@ def test_a_worker_that_dies_as_it_invokes_or_ends_a_child_leaves_one_child_and_o
 
 
 @at
-def test_a_dispatcher_that_dies_as_it_begins_a_child_leaves_it_to_another(site: Site, when: str) -> None:
+def test_a_dispatcher_that_dies_as_it_begins_a_child_leaves_it_to_another(site: Invoking, when: str) -> None:
     """BEHAVIOURS 74; I5."""
     worker = site.worker()
     site.app.send(Event("crash.order", {"beside": False, "slow": False}))
@@ -101,7 +82,7 @@ def test_a_dispatcher_that_dies_as_it_begins_a_child_leaves_it_to_another(site: 
     assert worker.stop() == 0
     first = site.of("bill")[0].id
     site.app.call("bill", {"slow": False})
-    site.dies(invoking.die_dispatching, when)
+    site.dies_dispatching(when)
     assert len(site.of("bill")) == 1 + (when == AFTER)
     worker = site.worker()
     until(lambda: [run.status for run in site.of("bill")] == ["completed"] * 2)
@@ -111,10 +92,10 @@ def test_a_dispatcher_that_dies_as_it_begins_a_child_leaves_it_to_another(site: 
 
 
 @at
-def test_who_dies_as_a_child_is_given_up_leaves_it_cancelled_and_the_parent_told(site: Site, when: str) -> None:
+def test_who_dies_as_a_child_is_given_up_leaves_it_cancelled_and_the_parent_told(site: Invoking, when: str) -> None:
     """BEHAVIOURS 70."""
     site.app.send(Event("crash.order", {"beside": False, "slow": True}))
-    site.dies(invoking.die_working, "cancel_run", when)
+    site.dies_working("cancel_run", when)
     assert site.of("bill")[0].status == ("cancelled" if when == AFTER else "running")
     worker = site.worker()
     parent = site.comes_to("order", "failed")
@@ -127,12 +108,12 @@ def test_who_dies_as_a_child_is_given_up_leaves_it_cancelled_and_the_parent_told
 
 @at
 @pytest.mark.parametrize("late", [False, True])
-def test_who_dies_as_it_settles_a_promise_has_settled_it_or_not(site: Site, when: str, late: bool) -> None:
+def test_who_dies_as_it_settles_a_promise_has_settled_it_or_not(site: Invoking, when: str, late: bool) -> None:
     """I1: while the run waits for it, and before."""
     worker = site.worker()
     site.app.send(Event("crash.ask", {"late": late}))
     asking = site.comes_to("ask", "running", "waiting")
-    site.dies(invoking.die_settling, when, site.runs.outputs(asking.id)["mail"])
+    site.dies(invoking.die_settling, site.url, when, site.runs.outputs(asking.id)["mail"])
     with contextlib.nullcontext() if when == BEFORE else pytest.raises(PromiseSettled if late else FlowError):
         site.app.promises.resolve(site.runs.outputs(asking.id)["mail"], "yes")
     site.app.send(Event("go", {}))
@@ -142,7 +123,9 @@ def test_who_dies_as_it_settles_a_promise_has_settled_it_or_not(site: Site, when
 
 
 @at
-def test_a_worker_that_dies_as_it_begins_to_wait_for_a_promise_that_is_settled_goes_on(site: Site, when: str) -> None:
+def test_a_worker_that_dies_as_it_begins_to_wait_for_a_promise_that_is_settled_goes_on(
+    site: Invoking, when: str
+) -> None:
     """I4: nothing tells it a second time."""
     worker = site.worker()
     site.app.send(Event("crash.ask", {"late": True}))
@@ -150,7 +133,7 @@ def test_a_worker_that_dies_as_it_begins_to_wait_for_a_promise_that_is_settled_g
     assert worker.stop() == 0
     site.app.promises.resolve(site.runs.outputs(asking.id)["mail"], "yes")
     site.app.send(Event("go", {}))
-    site.dies(invoking.die_working, "chain_job", when)
+    site.dies_working("chain_job", when)
     worker = site.worker()
     assert site.comes_to("ask", "completed").result == "yes"
     assert worker.stop() == 0

@@ -17,8 +17,9 @@ from flowlib.server import Server
 from flowlib.store import Store
 from flowlib.testing import check_invariants
 from flowlib.worker.housekeeping import Housekeeper
+from tests.patience import until
 
-from .fleet import WorkerProcess, until
+from .fleet import WorkerProcess
 
 LATER = 8 * 86_400  # seconds: longer than anything is kept
 KINDS = ("short", "doomed", "short", "asleep", "flaky", "short", "apart")

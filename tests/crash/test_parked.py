@@ -4,43 +4,34 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from flowlib import App, Event
-from flowlib.server import Server
 from flowlib.store import Store
 from flowlib.testing import AFTER, BEFORE, check_invariants
-from tests import access
+from tests.databases import Databases, strides
+from tests.patience import until
 
-from .fleet import WorkerProcess, until
+from .doom import SETTINGS
+from .fleet import WorkerProcess
 from .ledger import AGAIN, START, Ledger
 
-SETTINGS = {"lease_ms": 500, "reconcile_every": 3600.0}
 COMMANDS = 9  # so many a worker of either kind sends, or fewer
-
-
-@pytest.fixture
-def databases(tmp_path: Path) -> Iterator[Server]:
-    with Server.start(tmp_path / "server", config={"databases": "100", **access.config(tmp_path)}) as server:
-        yield server
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("when", [BEFORE, AFTER])
+@strides(2)
 def test_a_run_that_nobody_knows_is_parked_and_resumed_whoever_dies_at_that(
-    databases: Server, tmp_path: Path, when: str
+    databases: Databases, when: str, stride: int
 ) -> None:
     """BEHAVIOURS 125."""
-
-    def survive(at: int) -> list[str]:
-        return list(faults_of(databases.url.replace("db=0", f"db={at}"), tmp_path / f"{at}", at, when))
-
-    with ThreadPoolExecutor(COMMANDS) as pool:
-        faults = dict(enumerate(pool.map(survive, range(1, COMMANDS + 1)), 1))
+    faults = databases.try_each(
+        range(1, COMMANDS + 1, stride), lambda url, notes, at: list(faults_of(url, notes, at, when))
+    )
     assert {at: found for at, found in faults.items() if found} == {}
 
 

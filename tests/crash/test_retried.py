@@ -5,45 +5,36 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from flowlib import App, Event
-from flowlib.server import Server
 from flowlib.store import Store
 from flowlib.testing import AFTER, BEFORE, check_invariants
-from tests import access
+from tests.databases import Databases, strides
+from tests.patience import until
 
-from .fleet import Forked, WorkerProcess, until
+from .doom import SETTINGS
+from .fleet import Forked, WorkerProcess
 from .ledger import AGAIN, START, Ledger
 from .second_try import STEPS, mended, replay, retry
 
 WORK = "tests.crash.second_try:app"
-SETTINGS = {"lease_ms": 500, "reconcile_every": 3600.0}
 FURTHEST = 9  # the last command of the run, or one behind it
-
-
-@pytest.fixture
-def databases(tmp_path: Path) -> Iterator[Server]:
-    with Server.start(tmp_path / "server", config={"databases": "100", **access.config(tmp_path)}) as server:
-        yield server
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("when", [BEFORE, AFTER])
+@strides(2)
 def test_a_retry_survives_the_death_of_whoever_asks_for_it_and_of_whoever_works_on_it(
-    databases: Server, tmp_path: Path, when: str
+    databases: Databases, when: str, stride: int
 ) -> None:
     """I1, I3, I4, I6."""
-
-    def survive(at: int) -> list[str]:
-        return list(faults_of(databases.url.replace("db=0", f"db={at}"), tmp_path / f"{at}", at, when))
-
-    with ThreadPoolExecutor(FURTHEST) as pool:
-        faults = dict(enumerate(pool.map(survive, range(1, FURTHEST + 1)), 1))
+    faults = databases.try_each(
+        range(1, FURTHEST + 1, stride), lambda url, notes, at: list(faults_of(url, notes, at, when))
+    )
     assert {at: found for at, found in faults.items() if found} == {}
 
 

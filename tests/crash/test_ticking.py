@@ -15,9 +15,10 @@ from flowlib.server import Server
 from flowlib.store import Store
 from flowlib.testing import AFTER, BEFORE, check_invariants
 from flowlib.wire import script
+from tests.patience import until
 
 from . import ticking
-from .fleet import Forked, WorkerProcess, until
+from .fleet import Forked, WorkerProcess
 from .ledger import END, Ledger
 
 SECOND = timedelta(seconds=1)

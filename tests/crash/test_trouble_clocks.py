@@ -21,9 +21,9 @@ from flowlib.server import Server
 from flowlib.store import Store
 from flowlib.testing import check_invariants
 from tests import access
+from tests.patience import until
 
 from . import ledger
-from .fleet import until
 from .ledger import END, START, Ledger
 from .waiting import gate
 

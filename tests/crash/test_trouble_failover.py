@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 from flowlib.cli import main
 from flowlib.server import Server
+from tests.patience import until
 
-from .fleet import until
 from .sentinels import Watched
 from .troubled import Fleet
 

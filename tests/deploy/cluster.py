@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import redis
 
 from flowlib.server import ANY_PORT, Server
+from tests.patience import until
 
-PATIENCE = 20.0
 RANGES = [(0, 5460), (5461, 10922), (10923, 16383)]
 NODE_TIMEOUT_MS = 1000  # after which the others take a silent node for dead
 
@@ -121,12 +120,3 @@ def _server() -> Server:
         bus.bind(("127.0.0.1", 0))
         settings["cluster-port"] = str(bus.getsockname()[1])
     return Server.start(port=ANY_PORT, config=settings)
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """What `condition` returns as soon as that is true."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
-    return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,6 +25,7 @@ from flowlib.wire import FOREVER
 from flowlib.worker import FlowWorker
 from flowlib.worker.housekeeping import Housekeeper
 from flowlib.worker.start import start
+from tests.patience import until
 
 from . import chores
 
@@ -62,11 +62,7 @@ class Day:
         self.store.close()
 
     def until(self, condition: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + self._patience
-        while not (found := condition()):
-            assert time.monotonic() < deadline, "waited in vain"
-            time.sleep(0.005)
-        return found
+        return until(condition, self._patience)
 
     def produce(self) -> None:
         assert self.app.runs.result(self.send("chores.all"), self._patience) == 7

@@ -21,9 +21,10 @@ from flowlib.cluster import in_cluster
 from flowlib.keys import Keys
 from flowlib.store import Store
 from flowlib.testing import check_invariants
+from tests.patience import until
 
 from . import relay
-from .cluster import Cluster, Node, cluster, until
+from .cluster import Cluster, Node, cluster
 
 ROOT = Path(__file__).parents[2]
 KEYS = Keys("{shop}:flow", "{shop}:rq")

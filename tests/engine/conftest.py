@@ -38,7 +38,7 @@ class Desk:
     """One store, and one function whose steps are `a`, `b`, …; a verdict is what the script replied."""
 
     def __init__(self, url: str) -> None:
-        self.store = Store(url, patience=1.0)
+        self.store = Store(url, patience=10.0)
         self.store.register_app("desk", app.functions)
         self.function = app.functions["errand"]
         self.runs = Runs(lambda: self.store, "desk", app.functions)
@@ -132,7 +132,7 @@ class Desk:
     def use_wire(self, wire: type[Wire]) -> None:
         """From now on, for what the store sends."""
         self.store.wire.close()
-        self.store._local.wire = wire(self.store.client.connection_pool, patience=1.0)
+        self.store._local.wire = wire(self.store.client.connection_pool, patience=10.0)
 
     # -- looking -----------------------------------------------------------------------------------------------------
 

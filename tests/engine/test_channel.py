@@ -13,8 +13,8 @@ from flowlib.address import connect
 from flowlib.server import Server
 from flowlib.worker import channel
 from flowlib.worker.channel import Channel
-from tests.crash.fleet import until
 from tests.crash.proxy import DOWN, UP, Proxy
+from tests.patience import until
 
 
 @pytest.fixture

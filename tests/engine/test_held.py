@@ -25,7 +25,8 @@ from flowlib.server import ANY_PORT, Server
 from flowlib.store import RedisError
 from flowlib.testing import AFTER, BEFORE, cut, faulty_wire
 from flowlib.wire import script
-from tests.crash.fleet import Forked, until
+from tests.crash.fleet import Forked
+from tests.patience import until
 
 from .conftest import Desk
 

@@ -17,7 +17,8 @@ from flowlib.records import Lease
 from flowlib.runs import Runs
 from flowlib.store import Store
 from flowlib.wire import Packed, Wire
-from tests.cases.case import SYNC, WAYS, Case, until
+from tests.cases.case import SYNC, WAYS, Case
+from tests.patience import until
 
 from .conftest import Desk
 from .numbers import Numbers

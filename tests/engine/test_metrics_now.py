@@ -15,7 +15,8 @@ import redis as redis_py
 from flowlib.metrics import Collector, render
 from flowlib.server import Server
 from flowlib.store import Store
-from tests.cases.case import SYNC, Case, until
+from tests.cases.case import SYNC, Case
+from tests.patience import until
 
 from .conftest import Desk
 from .numbers import Numbers

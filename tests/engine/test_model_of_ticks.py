@@ -251,7 +251,7 @@ def drive(store: Store, admin: redis_py.Redis, examples: int, steps: int, new: b
 
 @pytest.fixture
 def store(redis_url: str) -> Any:
-    store = Store(redis_url, patience=1.0)
+    store = Store(redis_url, patience=10.0)
     yield store
     store.close()
 

@@ -21,7 +21,7 @@ from flowlib.server import Server
 from flowlib.store import Store
 from flowlib.wire import FOREVER, Packed, Wire
 from flowlib.worker.housekeeping import ABSENCE, Housekeeper
-from tests.crash.fleet import until
+from tests.patience import until
 
 from .conftest import Desk
 

@@ -12,7 +12,7 @@ from flowlib import App, Event, Step
 from flowlib.dispatch import Dispatcher
 from flowlib.worker import housekeeping
 from flowlib.worker.housekeeping import Housekeeper
-from tests.crash.fleet import until
+from tests.patience import until
 
 from .conftest import LOCATION, Desk
 

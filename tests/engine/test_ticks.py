@@ -32,7 +32,7 @@ class Clockwork:
     """An app whose workers do nothing but tick; its functions are declared as a test needs them."""
 
     def __init__(self, url: str) -> None:
-        self.store = Store(url, patience=1.0)
+        self.store = Store(url, patience=10.0)
         self.runs = Runs(lambda: self.store, APP, {})
 
     def ticks(self, *crons: Cron, worker: str = "anna", store: Store | None = None, **more: Any) -> Ticks:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -22,16 +21,17 @@ from flowlib.testing import check_invariants
 from flowlib.wire import FOREVER
 from flowlib.worker import FlowWorker
 from flowlib.worker.housekeeping import Housekeeper
+from tests.forks import Command
+from tests.patience import PATIENCE, until
 
 from . import jobs
 from .shop import DIARY, GATE, app
 
-PATIENCE = 30.0  # machines may be busy
-
 
 class Shop:
-    def __init__(self, redis_url: str) -> None:
+    def __init__(self, redis_url: str, folder: Path) -> None:
         self.url = redis_url
+        self._folder = folder
         self.app = app.connect(redis_url)
         self.store = app.store
         self.client = self.store.client
@@ -109,19 +109,16 @@ class Shop:
         assert not thread.is_alive(), "a worker does not end"
         worker.store.close()
 
-    def rq(self, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
-        """RQ's command line, as a user types it."""
-        command = [sys.executable, "-m", "rq.cli", *arguments, "--url", self.url]
-        environment = {**os.environ, "FLOW_REDIS_URL": self.url, "PYTHONWARNINGS": "default", **settings}
-        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
-        assert ended.returncode == 0, ended.stderr
-        return ended
+    def rq(self, *arguments: str) -> str:
+        """RQ's command line, as a user types it: what it says."""
+        beside = Path(mkdtemp(dir=self._folder))
+        ended = Command("rq", [*arguments, "--url", self.url], beside, environment={"FLOW_REDIS_URL": self.url})
+        assert ended.exit_code == 0, ended.err
+        return ended.out + ended.err
 
     def fork_worker(self) -> str:
         """RQ's own, with a process for each job, until nothing is queued; what it says on the way."""
-        serializer = "rq.serializers.JSONSerializer"
-        ended = self.rq("worker", "--serializer", serializer, "--burst", "flow")
-        return ended.stdout + ended.stderr
+        return self.rq("worker", "--serializer", "rq.serializers.JSONSerializer", "--burst", "flow")
 
     def stop_workers(self) -> None:
         workers, self._workers = self._workers, []
@@ -138,22 +135,13 @@ class Shop:
             worker.store.close()
 
 
-def until(condition: Callable[[], Any]) -> Any:
-    """What `condition` returns as soon as that is true."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
-    return found
-
-
 @pytest.fixture
-def shop(redis_url: str) -> Iterator[Shop]:
-    shop = Shop(redis_url)
+def shop(redis_url: str, tmp_path: Path) -> Iterator[Shop]:
+    shop = Shop(redis_url, tmp_path)
     yield shop
     shop.open_all_gates()
     shop.stop_workers()
     shop.store.close()
 
 
-__all__ = ["Shop", "until"]
+__all__ = ["Shop"]

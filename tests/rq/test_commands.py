@@ -11,8 +11,9 @@ from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
 from flowlib import RunCancelled
+from tests.patience import until
 
-from .conftest import Shop, until
+from .conftest import Shop
 
 
 def test_while_suspended_nothing_is_taken_and_after_resume_all_goes_on(shop: Shop) -> None:

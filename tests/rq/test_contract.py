@@ -24,8 +24,9 @@ from rq.job import Job
 from rq.serializers import SERIALIZER_ALIASES, JSONSerializer
 
 import flowlib.job
+from tests.patience import until
 
-from .conftest import Shop, until
+from .conftest import Shop
 
 # What RQ writes and we leave out; a test below shows that RQ reads the same without it.
 LEFT_OUT = {"stopped_callback_name", "group_id", "success_callback_timeout", "failure_callback_timeout", "exc_info"}

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from rq.serializers import DefaultSerializer, JSONSerializer
 
-from .conftest import Shop, until
+from tests.patience import until
+
+from .conftest import Shop
 
 cli = pytest.importorskip("rq_dashboard.cli")
 

@@ -11,8 +11,9 @@ from rq.command import send_command, send_stop_execution_command
 from rq.job import Job, JobStatus
 
 from flowlib import RunCancelled
+from tests.patience import until
 
-from .conftest import Shop, until
+from .conftest import Shop
 
 # -- put back ----------------------------------------------------------------------------------------------------------
 
@@ -131,12 +132,12 @@ def test_rq_info_tells_the_truth_in_all_its_forms_and_takes_nothing(shop: Shop) 
     run = shop.send("hold")
     until(lambda: shop.queue.started_job_registry.get_job_ids(cleanup=False))
     shop.send("order", amount=1)
-    queues = shop.rq("info", "--only-queues", "--raw").stdout
+    queues = shop.rq("info", "--only-queues", "--raw")
     assert "queue flow 1" in queues
-    workers = shop.rq("info", "--only-workers", "--raw").stdout
+    workers = shop.rq("info", "--only-workers", "--raw")
     assert [line.split()[:2] for line in workers.splitlines() if worker.name in line] == [["worker", worker.name]]
     assert "busy" in workers
-    by_queue = shop.rq("info", "--by-queue").stdout
+    by_queue = shop.rq("info", "--by-queue")
     (line,) = [line for line in by_queue.splitlines() if line.startswith("flow:")]
     assert f"{worker.name} (busy)" in line
     assert Worker.count(queue=shop.queue) == 1

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,13 @@ from flowlib.keys import Keys
 from flowlib.server import Server
 from flowlib.store import Store
 from flowlib.testing import AFTER, BEFORE
-from tests.crash.fleet import until
 from tests.crash.ledger import PATH
+from tests.databases import MANY, Databases, strides
+from tests.patience import until
 
 from .doomed import WorkerProcess, note, notes_of
 
-FURTHEST = 200  # more commands than the story takes
-AT_ONCE = 12  # they mostly wait, for leases to run out and for what is due
+FURTHEST = MANY  # more commands than the story takes
 
 
 # -- the jobs ----------------------------------------------------------------------------------------------------------
@@ -87,33 +86,24 @@ def called_back(job: Job, connection: Redis, *_: Any) -> None:
 # -- killed at every command -------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def databases(tmp_path: Path) -> Iterator[Server]:
-    with Server.start(tmp_path / "server", config={"databases": str(FURTHEST + 1)}) as server:
-        yield server
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("when", [BEFORE, AFTER])
-@pytest.mark.parametrize("stride", [pytest.param(14, id="some"), pytest.param(1, id="all", marks=pytest.mark.chaos)])
-def test_a_worker_killed_at_any_command_loses_no_job(databases: Server, tmp_path: Path, when: str, stride: int) -> None:
+@strides(14)
+def test_a_worker_killed_at_any_command_loses_no_job(databases: Databases, when: str, stride: int) -> None:
     """RQ's windows W1 to W4 and W8: for every n until the jobs are done without reaching n."""
     passed = threading.Event()
 
-    def survive(at: int) -> list[str] | None:
+    def survive(url: str, notes: Path, at: int) -> list[str] | None:
         if passed.is_set():
             return None
-        killed, faults = live_through(databases.url.replace("db=0", f"db={at}"), tmp_path / f"{at}", at, when)
+        killed, faults = live_through(url, notes, at, when)
         if not killed:
             passed.set()
         return faults if killed or faults else None
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        places = range(1, FURTHEST, stride)
-        survivals = {
-            at: faults for at, faults in zip(places, pool.map(survive, places), strict=True) if faults is not None
-        }
+    tried = databases.try_each(range(1, FURTHEST, stride), survive)
+    survivals = {at: faults for at, faults in tried.items() if faults is not None}
     assert {at: faults for at, faults in survivals.items() if faults} == {}
     assert passed.is_set(), f"nobody passed: raise FURTHEST over {FURTHEST}"
     assert len(survivals) >= 50 / stride, f"only {len(survivals)} places to be killed at"

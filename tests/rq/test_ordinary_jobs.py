@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,9 +20,11 @@ from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
 
 from flowlib import Event
+from tests.forks import Command
+from tests.patience import until
 
 from . import jobs
-from .conftest import Shop, until
+from .conftest import Shop
 from .shop import app, note
 
 Scenario = Callable[[Queue], Any]
@@ -203,6 +204,8 @@ def test_what_is_due_is_enqueued_without_any_scheduler(shop: Shop) -> None:
 def test_what_is_due_is_done_while_there_is_always_a_step_to_claim(shop: Shop, threads: int) -> None:
     steps = 300 * threads
     app.send([Event("be slow", {}) for _ in range(steps)])
+    while shop.queue.count < steps:
+        shop.dispatcher.dispatch(shop.dispatcher.fresh())
     later = Queue("flow", connection=shop.client).enqueue_in(timedelta(seconds=1), jobs.add, 1)
     shop.flow_worker(rq_jobs=True, threads=threads)
     registry = ScheduledJobRegistry("flow", shop.client)
@@ -259,7 +262,7 @@ def test_a_running_job_is_where_rqs_tools_look_for_it(shop: Shop) -> None:
     assert job.get_executions() == [execution]
     assert queue.started_job_registry.get_job_ids() == [job.id]
     assert queue.intermediate_queue.get_job_ids() == []
-    assert "1 executing" in shop.rq("info").stdout
+    assert "1 executing" in shop.rq("info")
     shop.client.rpush(jobs.GATE, "open")
     until(lambda: job.get_status() == JobStatus.FINISHED)
     until(lambda: Worker.all(connection=shop.client)[0].get_state() == WorkerStatus.IDLE)
@@ -335,10 +338,10 @@ def is_running(job: Job) -> bool:
     return job.get_status() == JobStatus.STARTED
 
 
-def test_the_command_line_has_a_flag_for_it(shop: Shop) -> None:
+def test_the_command_line_has_a_flag_for_it(shop: Shop, tmp_path: Path) -> None:
     """It reaches the processes of a supervisor, too."""
     job = Queue("old", connection=shop.client).enqueue(jobs.add, 1)
-    command = [sys.executable, "-m", "flowlib.cli", "worker", "tests.rq.shop:app", "--queues", "old", "--rq-jobs"]
-    ended = subprocess.run([*command, "--processes", "2", "--burst", "--redis-url", shop.url], timeout=40, check=False)
-    assert ended.returncode == 0
+    command = ["worker", "tests.rq.shop:app", "--queues", "old", "--rq-jobs"]
+    ended = Command("flow", [*command, "--processes", "2", "--burst", "--redis-url", shop.url], tmp_path)
+    assert ended.exit_code == 0, ended.err
     assert job.return_value() == 2

@@ -11,8 +11,9 @@ import pytest
 from rq.job import JobStatus
 
 import flowlib.job
+from tests.patience import PATIENCE, until
 
-from .conftest import PATIENCE, Shop, until
+from .conftest import Shop
 
 WORKERS: dict[str, Callable[[Shop], Any]] = {"fork": Shop.fork_worker, "simple": Shop.simple_worker}
 workers = pytest.mark.parametrize("work", WORKERS.values(), ids=WORKERS)

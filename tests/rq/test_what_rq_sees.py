@@ -11,8 +11,9 @@ from rq.results import Result
 from rq.worker import WorkerStatus
 
 from flowlib import RunCancelled
+from tests.patience import until
 
-from .conftest import Shop, until
+from .conftest import Shop
 
 
 def test_a_queued_job(shop: Shop) -> None:
@@ -141,7 +142,7 @@ def test_rq_info_shows_queues_and_workers_as_they_are(shop: Shop) -> None:
     shop.send("hold")
     until(lambda: shop.queue.started_job_registry.get_job_ids(cleanup=False))
     shop.send("order", amount=1)
-    shown = shop.rq("info").stdout
+    shown = shop.rq("info")
     assert "1 workers, 1 queues" in shown
     (queue,) = [line for line in shown.splitlines() if line.startswith("flow ")]
     assert "1, 1 executing, 1 finished, 0 failed" in " ".join(queue.replace("|", " ").replace("█", " ").split())

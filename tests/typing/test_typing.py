@@ -34,7 +34,7 @@ def run(*command: str | Path) -> str:
 
 def mypy(tmp_path: Path) -> set[Place]:
     """Where mypy sees errors, by the project's own settings."""
-    told = run("mypy", "--no-incremental", "--no-pretty", RIGHT, WRONG)
+    told = run("mypy", "--no-pretty", RIGHT, WRONG)
     return {(Path(path).name, int(line)) for path, line in re.findall(r"^(.+?):(\d+): error: ", told, re.MULTILINE)}
 
 
