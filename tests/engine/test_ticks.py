@@ -148,6 +148,23 @@ def test_a_tick_that_is_too_late_is_passed_over_and_counted(clockwork: Clockwork
     assert (clockwork.known, clockwork.counted()) == (before, {"missed": 3})
 
 
+def test_a_tick_with_jitter_starts_when_it_is_due_whichever_worker_looks(clockwork: Clockwork) -> None:
+    """BEHAVIOURS 123: all that are due, and none before."""
+    schedule = cron(MINUTELY, jitter=timedelta(minutes=30), missed="all")
+    workers = [clockwork.ticks(schedule, worker=name) for name in ("anna", "bert")]
+    since = clockwork.now - HOUR
+    clockwork.set_back(HOUR, f"report|{MINUTELY} UTC")
+    for _ in range(3):
+        for worker in workers:
+            worker.look()
+    started, now = clockwork.started(), clockwork.now
+    ticks = list(takewhile(lambda tick: tick <= now, schedule.ticks(since)))
+    assert started == ticks[: len(started)]
+    assert all(schedule.due("report", tick) <= now for tick in started)
+    assert 25 <= len(started) < len(ticks)
+    assert schedule.due("report", ticks[len(started)]) > now - timedelta(minutes=1)
+
+
 class Twice(Wire):
     """All that is sent is sent twice, as when the reply to the first is lost."""
 
