@@ -35,7 +35,7 @@ def cancelled(case: Case, run_id: str, reason: str = "") -> None:
     run = case.app.runs.get(run_id)
     assert (run.status, run.state, run.reason, run.result, run.error) == ("cancelled", "", reason, None, None)
     with pytest.raises(RunCancelled, match=f"run {run_id} was cancelled: {reason}" if reason else "was cancelled$"):
-        case.app.runs.result(run_id, timeout=5)
+        case.app.runs.result(run_id, timeout=20)
 
 
 def test_a_running_body_is_interrupted_and_its_result_dropped(case: Case) -> None:

@@ -65,7 +65,7 @@ def test_the_first_example_of_readme_does_what_it_says(page: tuple[ModuleType, l
     worker = FlowWorker(app=module.app)
     worker.work(max_jobs=5)
     (run,) = module.app.runs.of_event("upload-17")
-    assert module.app.runs.result(run, timeout=10) == 2
+    assert module.app.runs.result(run, timeout=20) == 2
     assert called == ["validate", "enrich", "create"]
 
 
@@ -74,5 +74,5 @@ def test_its_other_branch_mails_the_user(page: tuple[ModuleType, list[str]]) -> 
     module.app.send(module.uploaded(module.Upload("list.exe", "bob@example.com"), id="upload-18"))
     FlowWorker(app=module.app).work(max_jobs=8)
     (run,) = module.app.runs.of_event("upload-18")
-    assert module.app.runs.result(run, timeout=10) == 0
+    assert module.app.runs.result(run, timeout=20) == 0
     assert "mail bob@example.com ['no list']" in called

@@ -21,7 +21,7 @@ THREADS = 4
 
 def meet(parties: threading.Barrier) -> int:
     """Returns only if so many are here at the same time. Says on which thread."""
-    parties.wait(10)
+    parties.wait(20)
     return threading.get_ident()
 
 
@@ -54,7 +54,7 @@ def test_coroutines_of_all_runs_share_one_loop(case: Case) -> None:
     @case.function()
     async def f(event: Any, step: Any) -> Any:
         if event.data["block"]:
-            return await step.run("block", lambda: gate.wait(10) and "blocking")
+            return await step.run("block", lambda: gate.wait(20) and "blocking")
         return await step.run("swing", wait_for_others)
 
     case.start(threads=THREADS)
@@ -113,7 +113,7 @@ def test_the_right_step_is_cancelled_by_command_and_by_name(case: Case) -> None:
     until(lambda: all(case.app.runs.get(run).step == "work" for run in runs))
     send_stop_job_command(case.app.store.client, f"{runs[0]}-work", serializer=JSONSerializer)
     with pytest.raises(RunCancelled):
-        case.app.runs.result(runs[0], 10)
+        case.app.runs.result(runs[0], 20)
     case.app.runs.cancel(runs[1], "by name")
     until(lambda: sum(slot.frame is not None for slot in case._workers[0][0].slots) == 1)
     gate.set()
@@ -128,8 +128,8 @@ def test_a_worker_that_is_to_stop_finishes_all_that_runs_and_takes_nothing_more(
     parties, gate = threading.Barrier(THREADS + 1), threading.Event()
 
     def work() -> str:
-        parties.wait(10)
-        gate.wait(10)
+        parties.wait(20)
+        gate.wait(20)
         return "done"
 
     @case.function()
@@ -139,7 +139,7 @@ def test_a_worker_that_is_to_stop_finishes_all_that_runs_and_takes_nothing_more(
 
     worker = case.start(threads=THREADS)
     runs = [case.send({"n": n}) for n in range(THREADS)]
-    parties.wait(10)
+    parties.wait(20)
     waiting = case.send({"n": "too late"})
     worker.stop()
     gate.set()

@@ -153,8 +153,8 @@ def test_metrics_are_served_until_sigterm(flow: Flow, redis_url: str) -> None:
         announced = server.stderr.readline()
         try:
             assert "http://127.0.0.1:" in announced
-            with urllib.request.urlopen(announced.split()[2], timeout=5) as reply:
+            with urllib.request.urlopen(announced.split()[2], timeout=20) as reply:
                 assert b"flow_redis_up 1.0" in reply.read()
         finally:
             server.send_signal(signal.SIGTERM)
-        assert server.wait(10) == 0
+        assert server.wait(20) == 0

@@ -145,7 +145,7 @@ def test_metrics_are_served_beside_the_work(app: App, redis: redis_py.Redis, sta
     port = free_port()
     start("--metrics-port", str(port))
     until(lambda: registered(redis))
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as reply:
         told = reply.read().decode()
     assert 'flow_workers{queue="flow",state="idle"} 1.0' in told
     assert "python_info" in told  # this process' own
@@ -173,7 +173,7 @@ def test_a_worker_ends_when_its_lifeline_is_cut(app: App, redis: redis_py.Redis,
     try:
         until(lambda: registered(redis))
         os.close(held)
-        assert worker.wait(10) == -signal.SIGKILL
+        assert worker.wait(20) == -signal.SIGKILL
     finally:
         worker.kill()
         worker.wait()

@@ -15,7 +15,7 @@ from flowlib.server import Server
 from flowlib.store import Store
 from flowlib.testing import check_invariants
 from tests import access
-from tests.patience import until
+from tests.patience import PATIENCE, until
 
 from .fleet import WorkerProcess
 from .ledger import END, START, Ledger
@@ -104,7 +104,7 @@ def test_a_step_that_outlasts_the_grace_is_handed_back_and_nothing_is_held_again
     assert check_invariants(scene.store) == []
     scene.let_go()
     heir = scene.worker()
-    assert scene.app.runs.result(run, 15) == heir.pid
+    assert scene.app.runs.result(run, PATIENCE) == heir.pid
     (waited, _) = scene.app.runs.get(run).steps
     assert [(attempt.number, attempt.outcome) for attempt in waited.attempts] == [(1, "released"), (1, "ok")]
 
@@ -135,7 +135,7 @@ def test_a_body_whose_run_is_cancelled_is_ended_and_its_worker_takes_other_work(
     assert scene.count(END, "wait") == 0
     assert scene.kinds(run, "wait") == ["claimed", "cancelled"]
     scene.let_go()
-    scene.app.runs.result(other, 15)
+    scene.app.runs.result(other, PATIENCE)
     assert scene.app.runs.get(run).status == "cancelled"
     assert check_invariants(scene.store) == []
 
@@ -152,7 +152,7 @@ def test_a_worker_that_was_frozen_past_its_lease_drops_its_result_and_says_so(sc
     heir = scene.worker(lease_ms=500)
     scene.waits(times=2)
     scene.let_go()
-    assert scene.app.runs.result(run, 15) == heir.pid
+    assert scene.app.runs.result(run, PATIENCE) == heir.pid
     frozen.send(signal.SIGCONT)
     until(lambda: f"the lease of job {run}-wait was lost" in scene.log())
     assert frozen.stop() == 0
@@ -176,7 +176,7 @@ def test_a_result_that_could_not_be_reported_is_reported_when_redis_is_back(scen
     until(lambda: scene.count(END, "wait") == 1)
     assert not worker.ends(within=0.3), "it did not wait for Redis"
     scene.server.restart()
-    assert scene.app.runs.result(run, 15) == worker.pid
+    assert scene.app.runs.result(run, PATIENCE) == worker.pid
     assert scene.count(START, "wait") == 1
     assert worker.stop() == 0
     assert check_invariants(scene.store) == []
@@ -191,7 +191,7 @@ def test_an_outage_longer_than_the_lease_ends_right_too(scene: Scene) -> None:
     assert not worker.ends(within=1.0), "it did not wait for Redis"
     scene.server.restart()
     scene.let_go()
-    assert scene.app.runs.result(run, 20) == worker.pid
+    assert scene.app.runs.result(run, PATIENCE) == worker.pid
     assert {attempt.number for attempt in scene.app.runs.get(run).steps[0].attempts} == {1}
     assert worker.stop() == 0
     assert check_invariants(scene.store) == []
@@ -207,12 +207,12 @@ def test_a_worker_with_a_full_redis_records_its_step_goes_on_and_takes_new_work_
     other = scene.send()
     scene.store.client.config_set("maxmemory", 1)
     scene.let_go()
-    assert scene.app.runs.result(run, 15) == worker.pid
+    assert scene.app.runs.result(run, PATIENCE) == worker.pid
     until(lambda: "waiting for it" in scene.log())
     assert not worker.ends(within=0)
     assert scene.app.runs.get(other).state == "queued"
     scene.store.client.config_set("maxmemory", 0)
-    assert scene.app.runs.result(other, 15) == worker.pid
+    assert scene.app.runs.result(other, PATIENCE) == worker.pid
     assert {a.number for each in (run, other) for s in scene.app.runs.get(each).steps for a in s.attempts} == {1}
     assert worker.stop() == 0
     assert check_invariants(scene.store) == []
@@ -228,7 +228,7 @@ def test_a_worker_that_starts_while_redis_is_away_waits_for_it(scene: Scene) -> 
     until(lambda: "waiting for it" in scene.log())
     scene.server.restart()
     (run,) = until(lambda: scene.app.runs.of_event(event))
-    assert scene.app.runs.result(run, 15) == worker.pid
+    assert scene.app.runs.result(run, PATIENCE) == worker.pid
     assert worker.stop() == 0
 
 

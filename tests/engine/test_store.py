@@ -236,7 +236,7 @@ def test_of_two_workers_that_end_a_run_at_once_one_does_and_its_end_is_told_once
     line, verdicts = threading.Barrier(2), list[str]()
 
     def end(lease: Lease) -> None:
-        line.wait(5)
+        line.wait(15)
         verdicts.extend(desk.finish(lease) for _ in range(2))
 
     threads = [threading.Thread(target=end, args=[lease]) for lease in (zombie, heir)]

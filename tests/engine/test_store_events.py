@@ -104,14 +104,14 @@ def test_dispatchers_that_race_on_one_event_start_one_run(desk: Desk, redis_url:
     line, started = threading.Barrier(len(racers)), list[str]()
 
     def race(racer: Dispatcher) -> None:
-        line.wait(5)
+        line.wait(15)
         started.extend(racer.dispatch(entries))
 
     threads = [threading.Thread(target=race, args=(racer,)) for racer in racers]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(20)
     assert sorted(started) == sorted(run.id for run in desk.runs.list())
     assert len(started) == 20
     assert counted(desk) == {"runs_started|errand||": 20, "events_received|||go": 20}

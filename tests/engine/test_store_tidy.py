@@ -113,7 +113,7 @@ def test_a_reader_that_is_forgotten_while_it_waits_for_events_reads_them_all_the
     desk.house.bury()
     assert readers(desk) == set()
     send(desk)
-    thread.join(10)
+    thread.join(20)
     assert len(stopped.dispatch(heard)) == 1
     assert desk.faults() == []
 

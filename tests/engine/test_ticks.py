@@ -186,7 +186,7 @@ def test_workers_that_race_decide_each_tick_once_also_when_replies_are_lost(
     line = threading.Barrier(len(racers))
 
     def race(racer: Ticks) -> None:
-        line.wait(5)
+        line.wait(15)
         racer.look()
 
     threads = [threading.Thread(target=race, args=[racer]) for racer in racers]
