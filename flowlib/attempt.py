@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Protocol
 
 from .codec import annotation_of, decode
 from .deadline import BodyStopped, Deadline
-from .errors import Interrupt, StepFailed
+from .errors import Interrupt, PayloadError, StepFailed
 from .journal import Op
 from .model import ErrorInfo, Memo
 from .retry import Options
@@ -79,7 +79,10 @@ class Known:
         found = self._annotations.get(id(target))
         if found is None:
             found = self._annotations[id(target)] = target, annotation_of(target)
-        return decode(memo.value, found[1], where=f"step {self._id!r}: result")
+        try:
+            return decode(memo.value, found[1])
+        except PayloadError:  # now it has to say where, which takes a twentieth of a replay
+            return decode(memo.value, found[1], where=f"step {self._id!r}: result")
 
 
 class StepCall:

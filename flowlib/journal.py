@@ -77,12 +77,12 @@ class Journal:
             return None
         seen = self._seen.get(step_id)
         if seen is None:
-            occurrence = 1
+            occurrence, key = 1, "1:" + step_id
         elif seen[1] is kind and seen[2] is target:
             occurrence = seen[0] + 1
+            key = f"{occurrence}:{step_id}"
         else:
             return None
-        key = f"{occurrence}:{step_id}"
         memo = self.memos.get(key)
         if memo is None or key == self.mine or (memo.kind != kind and memo.kind):
             return None
