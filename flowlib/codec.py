@@ -1,6 +1,6 @@
 """Values to bytes and back: the one form in which event data, memos and results are kept in Redis.
 
-Owns the wire format (msgpack with extension types) and the readable JSON form. Pure: knows no Redis, no RQ, no run.
+Owns the wire format: msgpack with extension types. Pure: knows no Redis, no RQ, no run.
 What user code sees is always `decode(encode(value), annotation)`, on the first pass as in every replay (I8).
 
 Without any annotation these come back exactly: None, bool, int of any size, float, str (lone surrogates too), bytes,
@@ -12,10 +12,7 @@ annotation rebuilds it (`flowlib.shape`); without one, the plain shape is what c
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import json
-import math
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
@@ -34,7 +31,7 @@ from .scalar import segment
 from .sealed import SEALED, Open, Read, Unopened, opening, refuse
 from .shape import is_model, is_struct, rebuild
 
-__all__ = ["annotation_of", "decode", "encode", "jsonable"]
+__all__ = ["annotation_of", "decode", "encode", "lower"]
 
 # Extension codes are for ever: data of an older version must stay readable. 11 is that of `sealed.py`.
 _TUPLE, _SET, _FROZENSET, _BIGINT, _DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID = range(1, 11)
@@ -88,11 +85,6 @@ def decode(data: bytes, as_: Any = Any, *, where: str = "value", open: Open | No
     except Exception as error:
         raise PayloadError(f"{where}: the stored data is damaged: {error!r}") from error
     return value if as_ is Any else rebuild(value, as_, where)
-
-
-def jsonable(value: object) -> Any:
-    """A readable form of `value` that `json.dumps` takes: for people and other tools, not for `decode`."""
-    return _json(value, ())
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -155,7 +147,7 @@ class _Unstorable(TypeError):
     """There is no writer for this type."""
 
 
-def _lower(value: Any) -> Any:
+def lower(value: Any) -> Any:
     """What msgpack can pack in place of `value`; what is inside of it is not looked at."""
     kind = type(value)
     if kind in _AS_IS:
@@ -239,11 +231,11 @@ _BUILTINS: dict[type, Write] = {
 def _find_writer(kind: type) -> Write:
     """How to lower an instance of a class that is none of ours and no plain builtin."""
     if issubclass(kind, Enum):
-        return lambda member: _lower(member.value)
+        return lambda member: lower(member.value)
     if dataclasses.is_dataclass(kind):
         return _dataclass_writer(kind)
     if is_model(kind):
-        return lambda model: _lower(model.model_dump(round_trip=True))
+        return lambda model: lower(model.model_dump(round_trip=True))
     if is_struct(kind):
         return _struct
     for builtin, write in _BUILTINS.items():
@@ -343,7 +335,7 @@ def _fault(value: Any, path: str, above: tuple[int, ...], in_key: bool = False) 
     if id(value) in above:
         return f"{path}: contains itself, and cannot be stored"
     try:
-        lowered = _lower(value)
+        lowered = lower(value)
     except _Unstorable as error:
         return f"{path}: {error}"
     except RecursionError:
@@ -366,49 +358,3 @@ def _dict_fault(items: dict[Any, Any], path: str, above: tuple[int, ...]) -> str
         if found:
             return found
     return None
-
-
-# -- showing -----------------------------------------------------------------------------------------------------------
-
-
-def _json(value: Any, above: tuple[int, ...]) -> Any:
-    for kinds, show in _SHOWN:
-        if isinstance(value, kinds):
-            return show(value)
-    if id(value) in above or len(above) > 100:
-        return "…"
-    above = (*above, id(value))
-    if isinstance(value, (list, tuple)):
-        return [_json(item, above) for item in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted((_json(item, above) for item in value), key=repr)  # a set has no order: pick one
-    if isinstance(value, dict):
-        return {_json_key(key, above): _json(item, above) for key, item in value.items()}
-    try:
-        lowered = _lower(value)
-    except Exception:
-        return repr(value)
-    return _json(lowered, above)
-
-
-def _json_key(key: Any, above: tuple[int, ...]) -> str:
-    shown = _json(key, above)
-    return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
-
-
-def _show_bytes(value: bytes | bytearray | memoryview) -> str:
-    data = bytes(value)
-    text = data.decode("ascii", "replace")
-    return repr(data) if text.isascii() and text.isprintable() else f"base64:{base64.b64encode(data).decode()}"
-
-
-_SHOWN: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
-    (Enum, lambda value: _json(value.value, ())),
-    ((type(None), bool), lambda value: value),
-    (int, lambda value: int(value) if value.bit_length() < 10_000 else hex(value)),  # Python limits longer decimals
-    (float, lambda value: float(value) if math.isfinite(value) else str(float(value))),
-    (str, lambda value: value.encode("utf-8", "backslashreplace").decode()),
-    ((bytes, bytearray, memoryview), _show_bytes),
-    ((date, time), lambda value: value.isoformat()),
-    ((timedelta, Decimal, UUID), str),
-)

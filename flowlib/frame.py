@@ -97,7 +97,7 @@ class Frame(Asking):
 
     def _call_function(self) -> Any:
         event = event_of(self._record, self._fn.trigger_for, self.job.open)
-        begins = self.job.journal.mine == ENTRY and self.job.calls == 1
+        begins = self.job.journal.mine == ENTRY and self.job.calls == 1 and not self.rollback.rewinding
         try:
             with nullcontext() if self._hooked is None else self._hooked.call(begins):
                 if self._fn.is_async:

@@ -14,50 +14,40 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from . import outcome
 from .capture import Recorder
 from .child import child_of
-from .errors import Interrupt
 from .journal import INVOKE, PROMISE, Journal, Op
 from .lookback import Found, look_back
 from .model import ErrorInfo, Memo
-from .records import Claim, JobSpec, Lease, pack_memo, read_asks, text, unpack_memo
+from .records import Claim, JobSpec, pack_memo, read_asks, text, unpack_memo
 from .retry import Options
 from .sealed import Open
-from .store import RedisError, Sent, Store
+from .store import Sent, Store
+from .verdicts import Verdicts
 from .wait import Due, Told, Wait
-from .wire import Packed
 
 log = logging.getLogger("flowlib.engine")
 T = TypeVar("T")
 
 Wanted = tuple[Op, Options, Due | None]
 
-# The verdict on a step is awaited before its function goes on, but for some short ones in a row: Redis is told of them one
-# after the other, and one verdict is on all, because each is recorded only after the one before.
-MOST_TOLD = 16  # memos
-LONGEST_TOLD = 0.002  # seconds, that a body takes, and that the verdict is put off
-LARGEST_TOLD = 16 * 1024  # bytes
-
 LAST_OF_ITS_MS = 2**64 - 1  # the highest number that an event in the stream has
 
 
-class HeldJob:
+class HeldJob(Verdicts):
     """`attempt` counts the step's tries, `calls` those of the function since this job began, `losses` dead workers."""
 
     def __init__(self, store: Store, claim: Claim, recorder: Recorder) -> None:
-        self.store = store
-        self.lease: Lease = claim.lease
+        super().__init__(store, claim.lease)
         self.journal = Journal(claim.memos, claim.step, claim.kind)
         self.attempt, self.calls, self.losses = claim.attempt, claim.calls, claim.losses
         self.overdue = claim.overdue
         self.recorded = claim.step in claim.memos
         self.memo_bytes = claim.bytes
         self.done: tuple[int, int, float] = (0, 0, 0.0)  # jobs ended well, failed, and their seconds
-        self.lost = False
-        self.suspended = False  # RQ's workers are to take nothing more
         self.order: dict[str, int] = {}  # the place of each step that was recorded while others were open
         self.was_forked = "branches" in claim.record
         self.forked = "forked" in claim.record  # it goes on in several places: each step has to be known of at once
@@ -72,10 +62,6 @@ class HeldJob:
         self._end = outcome.of_memo(claim.memos[claim.step]) if self.recorded else outcome.of_entry(claim.step)
         self._unplaced: JobSpec | None = None  # the job after that, of which Redis has not heard
         self._began, self._after = 0.0, ""  # when that was, and which step must be recorded by then
-        self._sent: list[Packed] = []  # the last memos; Redis may need them again
-        self._sure = True  # it has said that it has them
-        self._last = ""  # the key of the last
-        self._since = 0.0  # when the first was sent of those of which we are not sure
         self._turn = threading.Lock()  # the beat places the job while its body runs
 
     @property
@@ -149,7 +135,7 @@ class HeldJob:
             )  # fmt: skip
             if spec is not None:
                 self._has_gone_to(spec.id)
-        self._send(command, op.key, short=seconds is not None and seconds <= LONGEST_TOLD)
+        self._send(command, op.key, seconds)
         self._count(ended[0], seconds or 0.0)
         self._end = ("", "", ended[2])
         self.losses = 0
@@ -161,13 +147,8 @@ class HeldJob:
         packed = pack_memo(memo)
         self.memo_bytes += len(packed)
         after = "" if self._sure else self._last
-        self._send(self.store.note_value(self.lease, key, packed, after), key, short=True)
+        self._send(self.store.note_value(self.lease, key, packed, after), key, 0.0)
         self.journal.record(key, clear or memo)
-
-    def settle(self) -> None:
-        """All that was committed is recorded, as Redis says itself."""
-        if not self._sure:
-            self._report(lambda: text(self.store.wire.call(self._sent[-1])))
 
     def retry_step(self, op: Op, error: ErrorInfo, delay: float, verdict: str, seconds: float) -> None:
         """The step's attempt failed; the job is due again in `delay` seconds."""
@@ -194,12 +175,16 @@ class HeldJob:
                 )
             )  # fmt: skip
 
-        if isinstance(due, Wait):
-            verdict = self._register(op, due, leave)
-        elif isinstance(due, Told):
-            verdict = leave(due.delay_ms, None, due.args(self.lease.run, op.key, self._retries))
-        else:
-            verdict = leave(None, None) if due is None else leave(due.delay_ms, due.until_ms)
+        try:
+            if isinstance(due, Wait):
+                verdict = self._register(op, due, leave)
+            elif isinstance(due, Told):
+                verdict = leave(due.delay_ms, None, due.args(self.lease.run, op.key, self._retries))
+            else:
+                verdict = leave(None, None) if due is None else leave(due.delay_ms, due.until_ms)
+        except Exception:  # of `when`, or of middleware: nothing was said
+            self._recorder.take_back()
+            raise
         if verdict == "over":
             return False
         self._count(self._end[0])
@@ -365,44 +350,6 @@ class HeldJob:
     def _count(self, ended: str, took: float = 0.0) -> None:
         ok, failed, seconds = self.done
         self.done = (ok + (ended == outcome.FINISHED), failed + (ended == outcome.FAILED), seconds + took)
-
-    # -- verdicts ----------------------------------------------------------------------------------------------------
-
-    def _send(self, command: Packed, key: str, short: bool) -> None:
-        now = time.monotonic()
-        if self._sure:
-            self._sent.clear()
-            self._since, self._sure = now, False
-        self._sent.append(command)
-        self._last = key
-        may_wait = len(self._sent) < MOST_TOLD and now - self._since <= LONGEST_TOLD and len(command[0]) <= LARGEST_TOLD
-        if not (short and may_wait and self.store.wire.tell(command)):
-            self.settle()
-
-    def _reach(self, speak: Callable[[], T]) -> T:
-        """Redis stays away and this worker may not wait any longer: nothing more can be said for this job."""
-        try:
-            return speak()
-        except RedisError as error:
-            self.lost = True
-            log.error("run %s: job %s could not be reported: %s", self.lease.run, self.id, error)
-            raise Interrupt from error
-
-    def _report(self, transition: Callable[[], str]) -> str:
-        verdict = self._reach(transition)
-        if verdict == "unrecorded" and self._sent:  # lost on the way, or a replica took over that has not got them
-            self._reach(lambda: self.store.wire.call_all(self._sent))
-            verdict = self._reach(transition)
-        if verdict in ("fenced", "unrecorded"):
-            self._fenced()
-        self.suspended |= verdict == "suspended"
-        self._sure |= verdict != ""
-        return verdict
-
-    def _fenced(self) -> NoReturn:
-        self.lost = True
-        log.warning("run %s: the lease of job %s was lost: what it did here is dropped", self.lease.run, self.id)
-        raise Interrupt
 
 
 def _times(due: Due | None) -> tuple[float | None, float | None]:

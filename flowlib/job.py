@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from . import capture
 from .app import App
-from .codec import jsonable
 from .engine import Engine
 from .errors import ConfigError
 from .frame import LOST, Frame
+from .readable import jsonable
 from .records import Claim
 from .store import RedisError, Store
 

@@ -97,6 +97,8 @@ class Ending:
     reason: str = ""
 
 
+ENDINGS = "flow/run."  # what their names begin with
+
 run_finished = EventType("flow/run.finished", Ending)  # in any way
 run_completed = EventType("flow/run.completed", Ending)
 run_failed = EventType("flow/run.failed", Ending)

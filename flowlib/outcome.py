@@ -14,10 +14,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .codec import decode, jsonable
+from .codec import decode
 from .errors import StepFailed
 from .journal import ENTRY, id_of
 from .model import ErrorInfo, Memo
+from .readable import jsonable
 from .records import FAILED_TTL, STEP_RESULT_TTL, End, JobSpec, Lease
 from .retry import Options
 from .sealed import veiled

@@ -12,8 +12,8 @@ import msgpack
 
 from .codec import decode, encode
 from .journal import INVOKE, PROMISE, RUN, SEND, SLEEP, WAIT
-from .model import UNSENT, ErrorInfo, Event, Memo
-from .sealed import Open
+from .model import ENDINGS, UNSENT, ErrorInfo, Event, Memo
+from .sealed import Open, lenient
 from .wire import PackedArgs
 
 FAILED_TTL = 7 * 86400  # seconds that RQ keeps a failed step's job
@@ -131,6 +131,8 @@ def event_of(record: Mapping[str, bytes], trigger_for: Callable[[str], Any], ope
     """What has started a run, its data as its trigger says. Raises PayloadError."""
     name, stamp, event_id = text(record["event_name"]), float(record["event_ts"]), text(record["event_id"])
     trigger = trigger_for(name)
+    if name.startswith(ENDINGS):
+        open = lenient(open)  # a run may have failed because its data cannot be opened: that is told all the same
     data = decode(record["data"], trigger.type if trigger else Any, where=f"event {event_id!r}: data", open=open)
     return Event(name, data, event_id, datetime.fromtimestamp(stamp / 1000, UTC) if stamp else UNSENT)
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
+from types import FunctionType
 from typing import Any, TypeVar
 
 from .errors import (
@@ -142,8 +143,12 @@ def step_options(
 
 
 def options_of(fn: object) -> Options:
-    """The options that `step_options` attached to a step function, also through functools.partial."""
-    found = getattr(fn, ATTRIBUTE, None) or getattr(getattr(fn, "func", None), ATTRIBUTE, None)
+    """The options that `step_options` attached to a step function, to what functools.partial has of it, or to the `__call__`
+    of an object.
+    """
+    found = getattr(fn, ATTRIBUTE, None)
+    if found is None and type(fn) is not FunctionType:
+        found = getattr(getattr(fn, "func", vars(type(fn)).get("__call__")), ATTRIBUTE, None)
     return found if isinstance(found, Options) else NO_OPTIONS
 
 

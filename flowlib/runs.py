@@ -6,8 +6,6 @@ Reads what the scripts wrote; writes nothing itself. The same for the API and th
 from __future__ import annotations
 
 import asyncio
-import json
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -17,19 +15,17 @@ from typing import Any, Generic, TypeVar, cast
 import msgpack
 import redis
 
+from . import again
 from .codec import annotation_of, decode
-from .errors import NotFound, RunCancelled, RunEnded, RunFailed, RunNotFailed, RunTimeout
+from .errors import NotFound, RunCancelled, RunEnded, RunFailed, RunTimeout
 from .function import Function
-from .journal import ENTRY, RUN, id_of, is_step
+from .journal import id_of, is_step
 from .middleware import Sealing
 from .model import CANCELLED, COMPLETED, ENDED, FAILED, UNSENT, Event, HistoryEntry, Run
-from .outcome import make_job
-from .records import JobSpec, text, unpack_error, unpack_memo
-from .replay import Original
+from .records import text, unpack_error, unpack_memo
 from .sealed import veiled
 from .store import Store
 from .timeline import steps_of
-from .ulid import ulid
 from .wait import has_fields
 from .wire import explain
 
@@ -179,15 +175,12 @@ class Runs:
         'charge'
         """
         self.get(run_id)
-        store, token = self._store(), secrets.token_hex(8)
+        store = self._store()
         with _Explained(store):
-            while (found := last_job(store, run_id)) is not None:
-                verdict, *more = store.retry_run(run_id, token, found)
-                if verdict == "retried":
-                    return id_of(more[0])
-                if verdict not in ("unknown", "moved"):
-                    raise RunNotFailed(run_id, verdict)
-        raise _unknown(run_id)
+            step = again.retry(store, run_id)
+        if step is None:
+            raise _unknown(run_id)
+        return step
 
     def replay(self, run_id: str, *, from_step: str | None = None, set: Mapping[str, Any] | None = None) -> str:
         """A new run of the same event; returns its id. The run that there is stays as it is; each tells of the other.
@@ -200,17 +193,12 @@ class Runs:
         '01J...'
         """
         self.get(run_id)
-        store, new = self._store(), ulid(time.time_ns() // 1_000_000, secrets.token_bytes(10))
+        store = self._store()
         with _Explained(store):
-            while (first := first_job(store, run_id, new)) is not None:
-                keys = cast(Listed[bytes], store.client.hkeys(store.keys.memo(run_id)))
-                original = Original(run_id, self.history(run_id), map(text, keys), self._sealing)
-                verdict = store.replay_run(run_id, new, first, original.memos(from_step, set or {}))
-                if verdict == "replayed":
-                    return new
-                if verdict == "unknown":
-                    break
-        raise _unknown(run_id)
+            new = again.replay(store, run_id, lambda: self.history(run_id), self._sealing, from_step, set or {})
+        if new is None:
+            raise _unknown(run_id)
+        return new
 
     def of_event(self, event_id: str) -> Listed[str]:
         """Ids of the runs that an event id has started, as long as its idempotency window lasts.
@@ -346,30 +334,6 @@ class Called(Generic[R]):
         >>> total = await app.call(bill, order).result_async(timeout=30)
         """
         return await asyncio.to_thread(self.result, timeout)
-
-
-def last_job(store: Store, run_id: str) -> JobSpec | None:
-    """The job that the run is at, or was at when it ended; None when there is no such run any more."""
-    app, function, location, step, kind, queue = _fields(
-        store, run_id, "app", "function", "location", "step", "kind", "queue"
-    )
-    return make_job(app, function, run_id, location, step, kind, None, queue) if app else None
-
-
-def first_job(store: Store, run_id: str, new: str) -> JobSpec | None:
-    """That of a new run, as this one began; in the function's queue, as workers have declared it."""
-    app, function, location, queue = _fields(store, run_id, "app", "function", "location", "queue")
-    if not app:
-        return None
-    declared = cast(bytes | None, store.client.hget(store.keys.functions(app), function))
-    settings: dict[str, Any] = json.loads(declared) if declared else {"queue": queue, "timeout": None}
-    return make_job(app, function, new, location, ENTRY, RUN, settings["timeout"], settings["queue"])
-
-
-def _fields(store: Store, run_id: str, *names: str) -> Listed[str]:
-    return [
-        text(value or b"") for value in cast(Listed[bytes | None], store.client.hmget(store.keys.run(run_id), names))
-    ]
 
 
 def _unknown(run_id: str) -> NotFound:

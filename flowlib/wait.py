@@ -16,10 +16,11 @@ from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
-from .codec import decode, encode, jsonable
+from .codec import decode, encode
 from .errors import LONGEST_WAIT, ConfigError, PayloadError
 from .hints import field_hints
 from .model import Event, EventType
+from .readable import jsonable
 from .shape import fields_of, rebuild
 from .triggers import check_awaited_name, check_condition
 

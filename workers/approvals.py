@@ -43,7 +43,7 @@ def approve(event: Event[Claim], step: Step) -> str:
         )
         try:
             outcome = "paid" if decision.result() else "refused"
-        except StepFailed:
-            outcome = "forgotten"
+        except StepFailed as failed:
+            outcome = "refused" if failed.type == "Rejected" else "forgotten"
     step.run("tell", deliver, f"{outcome}-{claim.claim}", claim.by, f"your claim of {claim.cents} cents was {outcome}")
     return outcome

@@ -42,7 +42,8 @@ def onboard(event: Event[Account], step: Step) -> str:
     answer = step.wait_for_event("answer", confirmed, match=mine, timeout=timedelta(days=3), since=event.ts)
     if answer is None:
         send("reminder", "Your address is still to be confirmed.")
-        if step.wait_for_event("late-answer", confirmed, match=mine, timeout=timedelta(days=7)) is None:
+        late = step.wait_for_event("late-answer", confirmed, match=mine, timeout=timedelta(days=7), since=event.ts)
+        if late is None:
             return "silent"
 
     project = step.expect_event("project", first_project, match=mine, since=event.ts)

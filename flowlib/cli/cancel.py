@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from flowlib.model import RUNNING, Run
+from flowlib.errors import RunEnded
+from flowlib.model import CANCELLED, RUNNING, Run
 
 from .connection import connected, find_url, runs_of
 from .options import as_json, redis_url
@@ -29,7 +30,11 @@ def command(selected: Selection, reason: str, redis_url: str | None, as_json: bo
     with connected(find_url(redis_url)) as store:
 
         def cancel(run: Run) -> dict[str, Any]:
-            runs_of(store).cancel(run.id, reason)
+            try:
+                runs_of(store).cancel(run.id, reason)
+            except RunEnded as ended:  # of many, one may be the child of another
+                if selected.single or ended.status != CANCELLED:
+                    raise
             return {"id": run.id, "status": "cancelled", "reason": reason}
 
         return selected.each("cancel", selected.runs(store, RUNNING), cancel, as_json, _told)

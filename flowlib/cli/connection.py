@@ -14,6 +14,7 @@ from redis.retry import Retry
 from flowlib.app import DEFAULT_URL, App
 from flowlib.errors import ConfigError
 from flowlib.job import load
+from flowlib.middleware import Sealing
 from flowlib.runs import Runs
 from flowlib.server import Server
 from flowlib.store import Store
@@ -42,9 +43,14 @@ def connected(url: str) -> Iterator[Store]:
         store.close()
 
 
-def runs_of(store: Store) -> Runs:
+def runs_of(store: Store, sealing: Sealing | None = None) -> Runs:
     """The runs of all apps."""
-    return Runs(lambda: store, None, {})
+    return Runs(lambda: store, None, {}, sealing)
+
+
+def sealing_of(location: str | None) -> Sealing | None:
+    """What the app at MODULE:APP, if one is named, makes of what it stores. Raises ConfigError."""
+    return None if location is None else load_app(location).sealing
 
 
 def load_app(location: str) -> App:

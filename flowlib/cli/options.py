@@ -14,6 +14,12 @@ redis_url = click.option(
     help="Default: FLOW_REDIS_URL, else the server of `flow dev` in this folder, else redis://127.0.0.1:6379/0.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="For programs instead of people.")
+sealing = click.option(
+    "--app",
+    metavar="MODULE:APP",
+    envvar="FLOW_APP",
+    help="Store it as the middleware of this app does: encrypted, say.",
+)
 run_id = click.argument("run_id", metavar="RUN")
 
 _SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -26,7 +32,7 @@ class Since(click.ParamType[datetime | timedelta]):
     name = "1h|TIME"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime | timedelta:
-        if match := re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", value):
+        if match := re.fullmatch(r"(\d{1,8}(?:\.\d+)?)([smhdw])", value):
             return timedelta(**{_UNITS[match[2]]: float(match[1])})
         try:
             return Moment().convert(value, param, ctx)
@@ -52,6 +58,6 @@ class Size(click.ParamType[int]):
     name = "512M"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if match := re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)B?", str(value), re.IGNORECASE):
+        if match := re.fullmatch(r"(\d{1,18}(?:\.\d+)?)([KMG]?)B?", str(value), re.IGNORECASE):
             return round(float(match[1]) * _SIZES[match[2].upper()])
         return self.fail(f"{value!r} is no size, like 512M or 2G", param, ctx)

@@ -16,8 +16,9 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from flowlib.codec import decode, jsonable
+from flowlib.codec import decode
 from flowlib.model import Attempt, ErrorInfo, Memo, Run, StepRecord, WaitRecord
+from flowlib.readable import jsonable
 from flowlib.sealed import veiled
 
 PIPED_WIDTH = 200  # where no terminal says how wide it is, nothing that matters is to be cut

@@ -8,8 +8,8 @@ from flowlib.journal import id_of
 from flowlib.promise import read_token
 from flowlib.promises import Promises
 
-from .connection import connected, find_url
-from .options import as_json, redis_url
+from .connection import connected, find_url, sealing_of
+from .options import as_json, redis_url, sealing
 from .output import print_json
 from .payload import parse_json, read_data
 
@@ -22,17 +22,20 @@ def command() -> None:
 @command.command()
 @click.argument("token")
 @click.argument("value", metavar="[JSON]", required=False)
+@sealing
 @redis_url
 @as_json
-def resolve(token: str, value: str | None, redis_url: str | None, as_json: bool) -> None:
+def resolve(token: str, value: str | None, app: str | None, redis_url: str | None, as_json: bool) -> None:
     """Give it its value, as JSON (default null); @FILE and - read it from there.
 
     \b
     flow promise resolve 01J….MTphcHByb3ZhbA.3xBz '{"ok": true}'
     """
     given = None if value is None else parse_json(*read_data(value))
+    by = sealing_of(app)
     with connected(find_url(redis_url)) as store:
-        Promises(lambda: store).resolve(token, given)
+        promises = Promises(lambda: store) if by is None else Promises(lambda: store, by.seal)
+        promises.resolve(token, given)
     _tell(token, "resolved", as_json)
 
 

@@ -9,8 +9,8 @@ import click
 
 from flowlib.model import Run
 
-from .connection import connected, find_url, runs_of
-from .options import as_json, redis_url
+from .connection import connected, find_url, runs_of, sealing_of
+from .options import as_json, redis_url, sealing
 from .payload import parse_json
 from .selection import Selection, selection
 
@@ -19,10 +19,16 @@ from .selection import Selection, selection
 @selection
 @click.option("--from", "from_step", metavar="STEP", help="Keep what was recorded before this step.")
 @click.option("--set", "values", metavar="STEP=JSON", multiple=True, help="What the step has returned, instead.")
+@sealing
 @redis_url
 @as_json
 def command(
-    selected: Selection, from_step: str | None, values: Sequence[str], redis_url: str | None, as_json: bool
+    selected: Selection,
+    from_step: str | None,
+    values: Sequence[str],
+    app: str | None,
+    redis_url: str | None,
+    as_json: bool,
 ) -> int:
     """Start a new run of the same event, anew or from a step on. The run that there is stays as it is.
 
@@ -33,11 +39,11 @@ def command(
     flow replay last --from store --set 'enrich=["ada", "bob"]'
     flow replay --function import-contacts --status failed --since 1h --dry-run
     """
-    given = dict(map(_value, values))
+    given, by = dict(map(_value, values)), sealing_of(app)
     with connected(find_url(redis_url)) as store:
 
         def replay(run: Run) -> dict[str, Any]:
-            return {"id": runs_of(store).replay(run.id, from_step=from_step, set=given), "replay_of": run.id}
+            return {"id": runs_of(store, by).replay(run.id, from_step=from_step, set=given), "replay_of": run.id}
 
         return selected.each("replay", selected.runs(store), replay, as_json, _told)
 

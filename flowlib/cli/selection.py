@@ -109,7 +109,7 @@ class _Field(click.ParamType[tuple[str, Any]]):
             self.fail(f"{value!r}: say it as FIELD=VALUE", param, ctx)
         try:
             return path, json.loads(said)
-        except ValueError:
+        except (ValueError, RecursionError):
             return path, said
 
 

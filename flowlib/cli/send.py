@@ -12,9 +12,9 @@ from typing import Any
 import click
 
 from flowlib.app import App
-from flowlib.codec import jsonable
 from flowlib.errors import NotFound, RunCancelled, RunFailed
 from flowlib.model import UNSENT, Event
+from flowlib.readable import jsonable
 from flowlib.store import Store
 
 from .bulk import send_lines

@@ -10,9 +10,10 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from flowlib.codec import decode, jsonable
+from flowlib.codec import decode
 from flowlib.journal import id_of
 from flowlib.model import ErrorInfo, HistoryEntry, Memo, Run, StepRecord, WaitRecord
+from flowlib.readable import jsonable
 from flowlib.records import text, unpack_memo
 from flowlib.sealed import veiled
 from flowlib.store import Store

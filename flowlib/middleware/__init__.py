@@ -77,7 +77,9 @@ class Middleware:
     name = ""  # of one that encodes: stored with what it has made, and never to be changed
 
     def send(self, event: Event[Any], meta: dict[str, str]) -> AbstractContextManager[Any]:
-        """Around the sending of an event, in a producer or a function. What is put into `meta` travels beside the event."""
+        """Around the sending of an event, in a producer or a function; that of `app.call` is `flow/invoke`. What is put into
+        `meta` travels beside the event, and with the children of the runs that it starts.
+        """
         del event, meta
         return nullcontext()
 

@@ -22,7 +22,8 @@ except ImportError as missing:
 
 
 class Tracing(Middleware):
-    """The W3C trace context travels beside each event, so that what an event starts, and what that sends, is one trace.
+    """The W3C trace context travels beside each event, so that what an event starts, and what that sends and invokes, is one
+    trace.
 
     A span for each event that is sent, for each run that starts, and for each attempt of a step. A run may last for days,
     on many workers: its steps are children of the event's span, and a run whose event carries no context has a trace of

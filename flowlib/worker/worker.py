@@ -20,7 +20,6 @@ from types import FrameType
 from typing import Any
 
 import redis
-from rq.command import parse_payload
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker, WorkerStatus
 
@@ -28,7 +27,7 @@ from flowlib import capture, deadline
 from flowlib.app import App
 from flowlib.board import Board, Line
 from flowlib.dispatch import Dispatcher, check_functions
-from flowlib.frame import CANCELLED, DRAINED
+from flowlib.frame import DRAINED
 from flowlib.job import load
 from flowlib.loop import SharedLoop
 from flowlib.records import Claim
@@ -36,7 +35,7 @@ from flowlib.store import Store
 from flowlib.ticks import Ticks
 from flowlib.wire import FOREVER
 
-from .channel import Channel
+from .commands import Commands
 from .housekeeping import Housekeeper
 from .news import News
 from .ordinary import ORDINARY, OrdinaryJobs
@@ -238,7 +237,7 @@ class FlowWorker(BaseWorker):
             self.store, self.name, self.queue_names() if self._rq_jobs else [], lease_ms=self.lease_ms,
             give_up=self._may_give_up,
         )  # fmt: skip
-        self._commands = Channel(self.store.client, self.pubsub_channel_name)
+        self._commands = Commands(self.store, self.pubsub_channel_name, self.slots, self.ordinary, self.stop)
         born = self._rq.register_birth  # who sees the worker is to find its functions
         for act in (self.dispatcher.join, self._commands.subscribe, born, self.dispatcher.join, self.ticks.declare):
             self._insist(act)
@@ -251,7 +250,7 @@ class FlowWorker(BaseWorker):
             self._owns_process = True
         bodies = {
             "beat": self._beat,
-            "commands": self._obey,
+            "commands": lambda: self._commands.run(self._is_stopping),
             "housekeeper": lambda: self.housekeeper.run(self._is_stopping),
             "dispatcher": lambda: self.dispatcher.run(self._is_stopping),
             "cron": lambda: self.ticks.run(self._is_stopping),
@@ -285,7 +284,7 @@ class FlowWorker(BaseWorker):
         self.dispatcher.wake()
         self.ticks.end()
         self.housekeeper.wake()
-        self._commands.hang_up()
+        self._commands.wake()
         for thread in self._threads:
             thread.join(timeout=2.0)
         self._waiter.close()
@@ -377,43 +376,11 @@ class FlowWorker(BaseWorker):
             slot.stop(DRAINED)
         self.ordinary.drain()
 
-    # -- RQ's commands -----------------------------------------------------------------------------------------------
-
-    def _obey(self) -> None:
-        while not self._stopping:
-            try:
-                said = self._commands.hear(60.0)
-                if said is not None:
-                    self.handle_payload({"data": said})
-            except redis.RedisError as error:
-                log.debug("commands: %s", error)
-                time.sleep(0.5)
-            except Exception:
-                log.exception("commands")
-        self._commands.close()
+    # -- for RQ ------------------------------------------------------------------------------------------------------
 
     def handle_payload(self, message: dict[Any, Any]) -> None:
-        """RQ's commands: shutdown, stop-job and stop-execution. Stopping a step's job cancels its run."""
-        payload = parse_payload(message)
-        match payload.get("command"):
-            case "shutdown":
-                self.stop()
-            case "stop-job" | "stop-execution":
-                for slot in self.slots:
-                    if "lease" in payload:  # a script has cancelled it
-                        slot.stop_lease(payload["lease"])
-                    else:
-                        self._cancel(slot, payload.get("job_id"))
-                self.ordinary.stop(payload.get("job_id"))
-            case other:
-                log.info("command %r is not for this kind of worker", other)
-
-    def _cancel(self, slot: Slot, job: Any) -> None:
-        """Cancel the run that is at this job, unless it has gone on meanwhile."""
-        frame = slot.frame
-        if frame is not None and frame.job.id == job:
-            self.store.cancel_run(frame.run_id, f"job {job} was stopped by a command")
-            slot.stop(CANCELLED, frame)
+        """A command, as RQ hands it over."""
+        self._commands.take(message)
 
     def _set_connection(self, connection: redis.Redis) -> redis.Redis:
         return connection  # the base class would raise the socket timeout to minutes; we never block for long

@@ -156,14 +156,18 @@ def test_an_order_that_cannot_be_shipped_is_refunded_and_its_stock_released(offi
     assert list(at.sent) == ["charged-o2", "refunded-o2", "released-o2", "reserved-o2"]
 
 
-@pytest.mark.parametrize(("says", "outcome"), [(True, "paid"), (False, "refused"), (None, "forgotten")])
+@pytest.mark.parametrize(
+    ("says", "outcome"), [(True, "paid"), (False, "refused"), ("no", "refused"), (None, "forgotten")]
+)
 def test_a_claim_is_what_the_holder_of_the_token_says(
-    office: Callable[[App], Office], says: bool | None, outcome: str
+    office: Callable[[App], Office], says: bool | str | None, outcome: str
 ) -> None:
     at = office(approvals.app)
     run = at.send(approvals.claimed(approvals.Claim("c1", "ada@example.com", 9900)))
     at.waits(run, "decision")
-    if says is not None:
+    if isinstance(says, str):
+        at.app.promises.reject(at.sent["ask-c1"].split()[-1], says)
+    elif says is not None:
         at.app.promises.resolve(at.sent["ask-c1"].split()[-1], says)
     ended = at.ended(run, hurry=says is None)
     assert (ended.status, ended.result) == ("completed", outcome)

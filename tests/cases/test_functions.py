@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from datetime import UTC, datetime
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -215,9 +216,22 @@ def test_default_options_of_a_step_function_hold_in_every_function_and_a_call_ov
         case.ledger.append(who)
         raise ValueError(who)
 
+    class Flaky:
+        @step_options(retries=2, backoff=0)
+        def __call__(self, who: str) -> None:
+            flaky(who)
+
     @case.function(on="one", retries=0)
     def one(event: Event[Any], step: Any) -> Any:
         yield step.run("flaky", flaky, "one")
+
+    @case.function(on="object", retries=0)
+    def of_object(event: Event[Any], step: Any) -> Any:
+        yield step.run("flaky", Flaky(), "object")
+
+    @case.function(on="partial", retries=0)
+    def of_partial(event: Event[Any], step: Any) -> Any:
+        yield step.run("flaky", partial(flaky, "partial"))
 
     @case.function(on="two", retries=9)
     def two(event: Event[Any], step: Any) -> Any:
@@ -227,9 +241,9 @@ def test_default_options_of_a_step_function_hold_in_every_function_and_a_call_ov
     def three(event: Event[Any], step: Any) -> Any:
         yield step.options(retries=1).run("flaky", flaky, "three")
 
-    for name in ("one", "two", "three"):
+    for name in ("one", "two", "three", "object", "partial"):
         assert case.run(event=Event(name, {})).status == "failed"
-    assert case.ledger == ["one"] * 3 + ["two"] * 3 + ["three"] * 2
+    assert case.ledger == ["one"] * 3 + ["two"] * 3 + ["three"] * 2 + ["object"] * 3 + ["partial"] * 3
 
 
 def test_options_of_one_call_are_of_no_other(case: Case) -> None:

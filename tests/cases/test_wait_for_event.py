@@ -421,16 +421,19 @@ def test_an_error_in_when_is_one_of_the_function_also_while_it_looks_back(case: 
 
     @case.function(retries=3)
     def f(event: Event[Any], step: Any) -> Any:
+        yield step.run("before", case.body("before"))
+        step.log.info("looks back")
         return (yield step.wait_for_event("it", "test", since=event.ts, when=picky, timeout=60)).id
 
     def picky(event: Event[Any]) -> bool:
         case.ledger.append(event.id)
-        if len(case.ledger) < 3:
+        if len(case.ledger) < 4:
             raise ValueError("not now")
         return True
 
     run = case.run(event=Event("test", {}, id="itself"))
-    assert (run.result, case.ledger) == ("itself", ["itself"] * 3), run.error
+    assert (run.result, case.ledger) == ("itself", ["before", *["itself"] * 3]), run.error
+    assert [text for text, *_ in case.lines(run.id)] == ["looks back"] * 3
     assert [entry.detail["error"]["message"] for entry in case.entries(run.id, "failed")] == ["not now"] * 2
     assert case.entries(run.id, "lost") == []
     assert check_invariants(case.app.store) == []

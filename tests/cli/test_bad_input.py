@@ -80,6 +80,8 @@ def test_of_many_events_none_is_sent_when_one_is_bad(flow: Flow, redis: redis_py
         (["send", "--stdin", "--data", "{}"], "--stdin"),
         (["send", "x", "--ts", "tomorrow"], "no ISO time"),
         (["runs", "--since", "yesterday"], "1h"),
+        (["runs", "--since", f"{'9' * 20}w"], "is neither like 90s"),
+        (["worker", "shop:app", "--max-memory", "9" * 400], "is no size"),
         (["runs", "--status", "happy"], "completed"),
         (["runs", "--limit", "0"], "--limit"),
         (["show"], "RUN"),

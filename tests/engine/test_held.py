@@ -13,17 +13,18 @@ from typing import Any
 
 import pytest
 
-from flowlib import held
+from flowlib import verdicts
 from flowlib.capture import Recorder
 from flowlib.codec import encode
 from flowlib.errors import Interrupt
-from flowlib.held import MOST_TOLD, HeldJob
+from flowlib.held import HeldJob
 from flowlib.journal import RUN
 from flowlib.model import ErrorInfo, Memo
 from flowlib.retry import DEFAULTS
 from flowlib.server import ANY_PORT, Server
 from flowlib.store import RedisError
 from flowlib.testing import AFTER, BEFORE, cut, faulty_wire
+from flowlib.verdicts import MOST_TOLD
 from flowlib.wire import script
 from tests.crash.fleet import Forked
 from tests.patience import until
@@ -87,7 +88,7 @@ ends = pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
 
 @pytest.fixture
 def hand(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Hand:
-    monkeypatch.setattr(held, "LONGEST_TOLD", 60.0)  # a machine may be busy; then each would be awaited
+    monkeypatch.setattr(verdicts, "LONGEST_TOLD", 60.0)  # a machine may be busy; then each would be awaited
     return Hand(desk)
 
 
@@ -138,7 +139,7 @@ def test_memos_on_a_connection_that_breaks_are_sent_again(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, end: Callable[[Hand], None], when: str, at: int
 ) -> None:
     """BEHAVIOURS 146; I9, I3: at whichever command the connection breaks."""
-    monkeypatch.setattr(held, "LONGEST_TOLD", 60.0)
+    monkeypatch.setattr(verdicts, "LONGEST_TOLD", 60.0)
     hand = Hand(desk)
     desk.use_wire(faulty_wire(cut, at, when))
     hand.steps(5)
@@ -287,7 +288,7 @@ def test_where_replies_cannot_be_turned_off_each_is_awaited(
 
 
 def play_and_die(url: str, server: int) -> None:
-    held.LONGEST_TOLD = 60.0
+    verdicts.LONGEST_TOLD = 60.0
     hand = Hand(Desk(url))
     hand.steps(3)
     until(lambda: len(hand.outputs) == 4)  # Redis has looked at all so far, and would have replied

@@ -21,8 +21,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowlib.codec import decode, encode, jsonable
+from flowlib.codec import decode, encode
 from flowlib.errors import PayloadError
+from flowlib.readable import jsonable
 
 
 class Colour(Enum):

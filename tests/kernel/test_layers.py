@@ -24,7 +24,7 @@ LAYERS = """
     metrics
     app
     runs promises
-    rehearsal
+    rehearsal again
     dispatch ticks replay
     subscriptions
     engine
@@ -32,7 +32,7 @@ LAYERS = """
     asking
     recording parallel
     held attempt rollback hooked
-    outcome invariants lookback
+    outcome invariants lookback verdicts
     store
     records
     wire
@@ -44,7 +44,7 @@ LAYERS = """
     face timeline
     child promise
     journal wait
-    server function triggers retry schedule codec shape hints scalar sealed model ulid errors
+    server function triggers retry schedule codec readable shape hints scalar sealed model ulid errors
 """
 RANK = {name: rank for rank, line in enumerate(LAYERS.strip().splitlines()) for name in line.split()}
 PURE = {name for name, rank in RANK.items() if rank >= RANK["step"]} - {"server"}

@@ -15,7 +15,15 @@ local function by_rq(exec) return string.sub(exec, 1, 3) == 'rq-' end
 
 local function job_key(job) return R .. ':job:' .. job end
 local function run_of(job) return string.sub(job, 1, 26) end
-local function place_of_job(job) return place_key(run_of(job), redis.call('HGET', job_key(job), 'flow_branch')) end
+
+local function place_of_job(job)
+  local run, f = run_of(job), redis.call('HMGET', job_key(job), 'flow_run', 'flow_branch')
+  for _, branch in pairs(f[1] and {} or by_name(redis.call('HGETALL', open_key(run)))) do -- somebody has deleted the job
+    if redis.call('HGET', branch_key(run, branch), 'job') == job then f[2] = branch end
+  end
+  return place_key(run, f[2])
+end
+
 local function exec_of(lease) return string.match(lease, ':(.+)$') end
 local function is_held(lease) return lease and lease ~= '' and redis.call('ZSCORE', P .. ':leases', lease) end
 
