@@ -93,9 +93,13 @@ class Dispatcher:
         with contextlib.suppress(redis.RedisError):
             self._store.client.client_unblock(self._reading)
 
-    def join(self) -> None:
-        """From now on all know the app's functions, events are for it, too, and so are runs that nobody knew."""
+    def enter(self) -> None:
+        """From now on all know the app's functions; and as `join`, which is less to say where connections break."""
         self._store.register_app(self._app, self._functions, self._consumer)
+        self.join()
+
+    def join(self) -> None:
+        """From now on events are for this app, too, and so are runs that nobody knew."""
         self._store.join_events(self._app)
         self.resume()
 

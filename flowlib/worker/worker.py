@@ -239,7 +239,7 @@ class FlowWorker(BaseWorker):
         )  # fmt: skip
         self._commands = Commands(self.store, self.pubsub_channel_name, self.slots, self.ordinary, self.stop)
         born = self._rq.register_birth  # who sees the worker is to find its functions
-        for act in (self.dispatcher.join, self._commands.subscribe, born, self.dispatcher.join, self.ticks.declare):
+        for act in (self.dispatcher.enter, self._commands.subscribe, born, self.dispatcher.enter, self.ticks.declare):
             self._insist(act)
         self._insist(lambda: self.set_state(WorkerStatus.IDLE))
         capture.install()
@@ -368,7 +368,7 @@ class FlowWorker(BaseWorker):
             self.slots, lambda *told: self.store.renew_leases(self.name, self.lease_ms, self.worker_ttl, *told)
         ):
             self._rq.register_birth()
-            self.dispatcher.join()
+            self.dispatcher.enter()
         self.ordinary.renew()
 
     def _stop_bodies(self) -> None:
