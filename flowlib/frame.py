@@ -7,9 +7,8 @@ the worker's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 from . import capture, outcome
@@ -29,18 +28,10 @@ from .records import Claim, event_of
 from .retry import FINAL, NO_OPTIONS, retry_delay
 from .rollback import read_ending
 from .step import Step
+from .turns import Awaited, Turns
 from .wait import Due
 
 __all__ = ["CANCELLED", "DRAINED", "LOST", "Frame"]
-
-
-@dataclass(slots=True, eq=False)
-class Awaited:
-    """What a coroutine is held up by, or a timer that is set; `deliver` lets it go on."""
-
-    call: StepCall | Known
-    deliver: Callable[[], None]
-    is_timer: bool = False
 
 
 class Frame(Asking):
@@ -50,7 +41,7 @@ class Frame(Asking):
         super().__init__(host, fn, claim, by_rq)
         self._record = claim.record
         self._loop: QuietLoop  # of an async function
-        self._awaited: list[Awaited] = []
+        self._turns = Turns()
         self._abandoned: list[StepCall] = []  # that nobody waits for any more
         self._caught_up = False
 
@@ -135,7 +126,7 @@ class Frame(Asking):
         with self.rollback.rewind():
             self._call_function()
         self._check_rewound()
-        self._wants, self._awaited, self._abandoned, self._caught_up = Wants(), [], [], False
+        self._wants, self._turns, self._abandoned, self._caught_up = Wants(), Turns(), [], False
         self._speak()
         if self._fn.is_async:
             self._play_coroutine(self.rollback.undo_async())
@@ -170,7 +161,7 @@ class Frame(Asking):
                 self._loop.run_ready()
                 if _has_failed(function):
                     break  # at once: of what it has left behind nothing is wanted
-                if not self._abandoned and not any(not one.is_timer or not function.done() for one in self._awaited):
+                if not self._abandoned and not any(not one.is_timer or not function.done() for one in self._turns):
                     break  # what it has left behind may finish its steps, and not go on sleeping
                 self._go_on()
             if not function.done():
@@ -190,13 +181,11 @@ class Frame(Asking):
                 self._unwind()
             return
         self._catch_up()
-        known = [awaited for awaited in self._awaited if not awaited.call.open]
-        if known:
-            first = min(known, key=lambda awaited: job.order.get(awaited.call.key, -1))
-            self._awaited.remove(first)
+        first = self._turns.take(self.memos, job.order)
+        if first is not None:
             first.deliver()
             return
-        waiting = next(awaited.call for awaited in self._awaited if isinstance(awaited.call, StepCall))
+        waiting = next(awaited.call for awaited in self._turns if isinstance(awaited.call, StepCall))
         self.guard(waiting.op.id)
         self._caught_up = False
         self._advance(waiting)
@@ -212,26 +201,26 @@ class Frame(Asking):
             return
         arrived = self._loop.create_future()
         awaited = [Awaited(call, lambda: None if arrived.done() else arrived.set_result(None)) for call in calls]
-        self._awaited += awaited
+        for each in awaited:
+            self._turns.add(each)
         try:
             await arrived
         except asyncio.CancelledError:
             for each in awaited:
                 self._abandon(each)
             raise
-        if len(calls) > 1:
-            self._awaited = [each for each in self._awaited if each not in awaited]
+        for each in awaited:
+            self._turns.discard(each)
 
     def _set_timer(self, seconds: float, handle: asyncio.TimerHandle) -> None:
         """`asyncio.sleep`, `timeout` and `wait_for`: as good as a step that sleeps."""
         call = self.offer(SLEEP, "timeout", None, NO_OPTIONS, Due(delay_ms=max(0.0, seconds) * 1000), pass_over)
         awaited = Awaited(call, lambda: self._loop.fire(handle), is_timer=True)
-        self._awaited.append(awaited)
+        self._turns.add(awaited)
         self._loop.on_cancelled(handle, lambda: self._abandon(awaited))
 
     def _abandon(self, awaited: Awaited) -> None:
-        if awaited in self._awaited:
-            self._awaited.remove(awaited)
+        self._turns.discard(awaited)
         if isinstance(awaited.call, StepCall) and awaited.call.open:
             self._wants.drop([awaited.call])
             self._abandoned.append(awaited.call)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from .attempt import StepCall
@@ -51,6 +50,15 @@ class Wants:
 
     def held_up_by(self, call: StepCall) -> list[Wanted]:
         """What may be open now: that call first, then the others, as they were asked for."""
-        self._asked = {key: wanted for key, wanted in self._asked.items() if wanted.call.open}
         first = self._asked[call.op.key]
-        return [first, *islice((wanted for wanted in self._asked.values() if wanted is not first), MOST_OPEN)]
+        found, over = [first], list[str]()
+        for key, wanted in self._asked.items():
+            if not wanted.call.open:
+                over.append(key)
+            elif wanted is not first:
+                found.append(wanted)
+                if len(found) > MOST_OPEN:
+                    break
+        for key in over:
+            del self._asked[key]
+        return found

@@ -31,7 +31,8 @@ LAYERS = """
     frame
     asking
     recording parallel
-    held attempt rollback hooked
+    held turns
+    attempt rollback hooked
     outcome invariants lookback verdicts
     store
     records
