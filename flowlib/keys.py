@@ -8,7 +8,7 @@ RQ's names (`RQ_KEY_PREFIX`, default `rq`). For Redis Cluster give both prefixes
 | `{p}:events`               | stream | for ever; 24 h, and until read    | all events; one consumer group per app |
 | `{p}:apps`                 | set    | for ever, or `flow forget`        | names of the apps that ever had a worker |
 | `{p}:queues`               | set    | for ever                          | queues that ever held one of our jobs |
-| `{p}:functions:{app}`      | hash   | until no worker knows it          | function -> its description (JSON) |
+| `{p}:functions:{app}`      | hash   | for ever; those of living workers  | function -> its description (JSON) |
 | `{p}:listeners`            | hash   | while there are any               | app -> which ends of runs it is on (tell.lua) |
 | `{p}:refused:{app}`        | stream | the last 100, or `flow forget`    | events of which a trigger's condition raised |
 | `{p}:cancels:{app}:{event}:{digest}` | zset | while it may end a run   | `run|its event` -> that event's ms |
