@@ -37,8 +37,8 @@ def errand(event: Any, step: Any) -> None:
 class Desk:
     """One store, and one function whose steps are `a`, `b`, …; a verdict is what the script replied."""
 
-    def __init__(self, url: str) -> None:
-        self.store = Store(url, patience=10.0)
+    def __init__(self, url: str, patience: float = 10.0) -> None:
+        self.store = Store(url, patience=patience)
         self.store.register_app("desk", app.functions)
         self.function = app.functions["errand"]
         self.runs = Runs(lambda: self.store, "desk", app.functions)

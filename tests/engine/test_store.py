@@ -313,8 +313,7 @@ def test_a_run_does_not_go_on_without_its_memo(desk: Desk) -> None:
 
 @pytest.fixture
 def small_desk(fresh_server: Server) -> Iterator[Desk]:
-    desk = Desk(fresh_server.url)
-    desk.store._patience = 0.1
+    desk = Desk(fresh_server.url, patience=0.3)
     yield desk
     desk.store.close()
 
