@@ -58,6 +58,7 @@ class Dispatcher:
         self._idle_ms = idle_ms
         self._looked = 0.0
         self._fields: dict[str, tuple[str, ...]] = {}  # by the name of an event: what waits on it are matched by
+        self._batch = BATCH  # events to be read at once: fewer where replies do not get through as a whole
         self._reading = 0  # the id of the connection that waits for events, as the server counts
 
     def run(self, stopping: Callable[[], bool]) -> None:
@@ -77,13 +78,13 @@ class Dispatcher:
                     self.dispatch(self.abandoned())
                     self.resume()
                 self.dispatch(self.fresh(BLOCK_MS, reader))
-                wait = 0.1
+                wait, self._batch = 0.1, min(self._batch * 2, BATCH)
             except Exception as error:
                 if stopping():
                     break
                 log.warning("dispatch: %s: again in %.1f s", error, wait)
                 time.sleep(wait)
-                wait = min(wait * 2, 2.0)
+                wait, self._batch = min(wait * 2, 2.0), max(self._batch // 4, 1)
                 self._rejoin()
                 owing = True
         reader.close()
@@ -118,7 +119,9 @@ class Dispatcher:
 
     def _read(self, after: str, block_ms: int | None, reader: redis.Redis | None) -> list[Entry]:
         key = self._store.keys.events
-        reply: Any = (reader or self._store.client).xreadgroup(self._app, self._consumer, {key: after}, BATCH, block_ms)
+        reply: Any = (reader or self._store.client).xreadgroup(
+            self._app, self._consumer, {key: after}, self._batch, block_ms
+        )
         if isinstance(reply, dict):  # RESP3
             return [entry for batches in reply.values() for batch in batches for entry in batch]
         return [entry for _, entries in reply or [] for entry in entries]
@@ -126,7 +129,7 @@ class Dispatcher:
     def abandoned(self) -> list[Entry]:
         """Events that a dispatcher has read and not settled for so long that it must be dead."""
         key = self._store.keys.events
-        reply = self._store.client.xautoclaim(key, self._app, self._consumer, self._idle_ms, count=BATCH)
+        reply = self._store.client.xautoclaim(key, self._app, self._consumer, self._idle_ms, count=self._batch)
         found = [entry for entry in cast(list[Entry], reply[1]) if entry[1]]
         if found:
             log.info("dispatch: %d events of a dead dispatcher claimed", len(found))

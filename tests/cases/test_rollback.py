@@ -69,6 +69,22 @@ def test_an_error_between_steps_that_is_gone_on_the_next_call_does_not_stop_the_
     assert case.ledger == [*BOOKED, *UNDONE]
 
 
+def test_a_run_that_undoes_its_steps_has_no_time_limits_any_more(case: Case) -> None:
+    """I4: nothing of them is left, neither as a timer nor in its record."""
+
+    def look() -> None:
+        case.ledger.append(check_invariants(case.app.store))
+
+    @case.function(retries=0, run_timeout=60)
+    def f(event: Event[Any], step: Any) -> Any:
+        yield step.run("book", case.body("book"))
+        step.on_rollback(look)
+        yield step.run("pay", case.body("pay", fails=1))
+
+    assert case.run().status == "failed"
+    assert case.ledger == ["book", "pay", []]
+
+
 @only_sync
 def test_a_run_whose_steps_are_undone_is_not_retried_from_where_it_failed(case: Case) -> None:
     journey(case, lambda step: step.run("pay", case.body("pay", fails=1)))

@@ -21,9 +21,9 @@ local function undo_first(run, status, error, reason, fields)
   redis.call('HINCRBY', run_key(run), 'values', 1)
   redis.call('HINCRBY', run_key(run), 'bytes', #memo)
   redis.call('HSET', run_key(run), 'due', '', unpack(fields))
-  redis.call('ZREM', P .. ':timers', run .. '!start', run .. '!end') -- nothing stops it any more
+  redis.call('ZREM', P .. ':timers', run .. '!start', run .. '!end')
   if r[8] then forget_cancels(app, run, r[8]) end
-  redis.call('HDEL', run_key(run), 'asks', 'armed')
+  redis.call('HDEL', run_key(run), 'asks', 'armed', 'starts_by', 'ends_by') -- no time is over for it any more
   -- calls and losses of the function are one thing, those of its undoing are another
   redis.call('HDEL', job_key(job), 'flow_branch', 'flow_calls', 'flow_losses')
   note(run, 'undoing', r[6], r[7], '', {status = status, reason = reason})
