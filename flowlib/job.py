@@ -8,12 +8,13 @@ next step. Both may come twice, or not at all: the memo, the lease and the recon
 from __future__ import annotations
 
 import importlib
+import logging
 import math
 import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
     import redis
     from rq.job import Job, Retry
 
+log = logging.getLogger("flowlib.job")
+
 LEASE_MS = 10_000
+PARKED = 3600.0  # seconds: longer than any run is parked for, so that our timer comes before RQ's
 _held: dict[str, str] = {}  # job -> the execution under which run_step had it, for the callback in the same process
 
 
@@ -42,7 +46,10 @@ def run_step(run: str, step: str, location: str) -> Any:
     job = get_current_job()
     if job is None:
         raise ConfigError(f"step {step!r} of run {run}: run_step only runs as an RQ job")
-    frame = _play(job, location)
+    try:
+        frame = _play(job, location)
+    except _Parked:
+        return _retry(PARKED)
     if frame is None:
         return None
     if frame.retry_in is not None:
@@ -54,12 +61,14 @@ def run_step(run: str, step: str, location: str) -> Any:
 
 def chain(job: Job, _connection: redis.Redis, _result: Any, *_: Any) -> None:
     """on_success: the step is recorded; go on to the next one. Coming again, it finds nothing to do."""
-    _play(job, job.args[2], only_recorded=True)
+    with suppress(_Parked):
+        _play(job, job.args[2], only_recorded=True)
 
 
 def chain_failed(job: Job, _connection: redis.Redis, *_error: Any) -> None:
     """on_failure: the step is recorded as failed; the function goes on with its StepFailed."""
-    _play(job, job.args[2], only_recorded=True)
+    with suppress(_Parked):
+        _play(job, job.args[2], only_recorded=True)
 
 
 def _retry(delay: float) -> Retry:
@@ -69,8 +78,12 @@ def _retry(delay: float) -> Retry:
     return Retry(max=1_000_000, interval=later)
 
 
+class _Parked(Exception):
+    """This version of the app does not know the function of the run."""
+
+
 def _play(job: Job, location: str, only_recorded: bool = False) -> Frame | None:
-    """None when the job is not ours to run: another worker has it, or its run has gone on without it."""
+    """None when the job is not ours to run: another worker has it, or its run has gone on without it. Raises _Parked."""
     app = load(location)
     store = _store(job)
     engine = Engine(
@@ -80,8 +93,11 @@ def _play(job: Job, location: str, only_recorded: bool = False) -> Frame | None:
     if isinstance(claim, str):
         return None
     function = app.functions.get(claim.lease.function)
-    if function is None:
-        raise ConfigError(f"app {app.name!r} at {location} has no function {claim.lease.function!r}")
+    if function is None:  # the job is of a newer version, or this is: whoever knows the function will have it
+        what = f"{app.name}/{claim.lease.function}"
+        log.warning("run %s is of %s, which %s does not know: parked", claim.lease.run, what, location)
+        store.park_job(claim.lease)
+        raise _Parked
     if only_recorded and claim.step not in claim.memos:
         store.release_job(claim.lease, "its step is not recorded")
         return None

@@ -14,11 +14,16 @@
 --        there is since that may cancel its runs: such events were settled before it
 local app, replies, live, held, at_most = ARGV[3], {}, {}, {}, 100
 
+-- Lists of fields by which waits on this name are matched now: a run that has begun in this very script may add one.
+local function fields_of(name)
+  live[name] = live[name] or redis.call('HKEYS', fields_key(app, name))
+  return live[name]
+end
+
 -- Are there waits on its name that it cannot be matched against yet?
 local function unknown_fields(event)
-  local name, digests = event[4], event[6]
-  live[name] = live[name] or redis.call('HKEYS', fields_key(app, name))
-  for _, fields in ipairs(live[name]) do
+  local digests = event[6]
+  for _, fields in ipairs(fields_of(event[4])) do
     if not digests[fields] then return true end
   end
 end
@@ -74,7 +79,7 @@ end
 -- False when it has more to wake.
 local function wake(event)
   local id, name, event_id, digests, memo = event[1], event[4], event[5], event[6], event[7]
-  for _, fields in ipairs(live[name]) do
+  for _, fields in ipairs(fields_of(name)) do
     if digests[fields] ~= '' then
       local left = deliver_to_all(app, name, digests[fields], id, memo, event_id, at_most)
       at_most = left or 0
@@ -97,7 +102,7 @@ for _, event in ipairs(cmsgpack.unpack(ARGV[4])) do
     replies[#replies + 1] = {3, event[1]}
   elseif held[name] or unknown_fields(event) or not wake(event) then
     held[name] = true -- those after it wait, too: each run is woken by the first
-    replies[#replies + 1] = {2, event[1], name, unpack(live[name])}
+    replies[#replies + 1] = {2, event[1], name, unpack(fields_of(name))}
   else
     start_all(event)
     if event[9] == 1 then settle(event) end

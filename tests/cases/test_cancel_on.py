@@ -60,6 +60,24 @@ def test_an_event_cancels_the_runs_that_it_matches_and_no_other(case: Case) -> N
     assert list(case.app.store.client.scan_iter("flow:*:case:order*")) == []
 
 
+@only_sync
+def test_events_that_must_come_again_are_settled_beside_a_run_that_they_may_cancel(case: Case) -> None:
+    """I5, I7: in one batch, one that waits are matched by in a way that is new, a run that it may cancel, and one more."""
+
+    @case.function(on="waiting")
+    def waiter(event: Event[Any], step: Any) -> Any:
+        return (yield step.wait_for_event("refusal", refused, match={"order": event.data["order"]})).id
+
+    sleeps(case, cancel_on=matching(refused, {"order": "id"}))
+    waiting = case.send(event=Event("waiting", {"order": 7}))
+    until(lambda: case.app.runs.get(waiting).state == "waiting")
+    _, placed, _ = case.app.send([refused(Refusal(1)), ordered(Order(7)), refused(Refusal(7), id="last")])
+    assert case.ended(waiting).result == "last"
+    (run,) = until(lambda: case.app.runs.of_event(placed))
+    assert case.ended(run).reason == "event order.refused (last)"
+    assert check_invariants(case.app.store) == []
+
+
 @in_place
 def test_without_fields_each_such_event_cancels_all_runs_of_the_function(case: Case) -> None:
     """Behaviour 94; the body of one that is running is interrupted."""

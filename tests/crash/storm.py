@@ -236,14 +236,15 @@ class Storm:
     def _terminate(self) -> None:
         """As a deployment does it; sometimes twice, by which what runs is handed back."""
         member = self.chance.choice(self._members)
-        member.told = True
-        self._tell("terminated", member.kind, member.process.pid)
-        _send(member.process.pid, signal.SIGTERM)
+        process, member.told = member.process, True
+        self._tell("terminated", member.kind, process.pid)
+        _send(process.pid, signal.SIGTERM)
         member.times_told += 1
         if self.chance.random() < 0.3:
             self._wait(0.2)
-            _send(member.process.pid, signal.SIGTERM)
-            member.times_told += 1
+            if member.process is process:  # else another has followed it by now
+                _send(process.pid, signal.SIGTERM)
+                member.times_told += 1
 
     def _kill_redis(self) -> None:
         with self._pulse.held():

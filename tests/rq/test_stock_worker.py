@@ -76,6 +76,22 @@ def test_a_back_off_needs_neither_rqs_scheduler_nor_the_reconciler(shop: Shop, w
     assert shop.faults() == []
 
 
+def test_what_rqs_own_worker_does_not_know_is_parked_for_one_that_does(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BEHAVIOURS 125: its code is older than the run. The lease is given back, or it would only be lost again and again."""
+    run = shop.send("order", amount=1)
+    with monkeypatch.context() as older:
+        older.delitem(flowlib.job.load("tests.rq.shop:app").functions, "order")
+        shop.simple_worker()
+        assert shop.get(run).state == "parked"
+        assert shop.faults() == []
+    work_until_ended(shop, run, Shop.simple_worker)
+    assert shop.get(run).result == 2
+    assert [entry.kind for entry in shop.app.runs.history(run)].count("lost") == 0
+    assert shop.faults() == []
+
+
 def test_both_kinds_of_worker_side_by_side_run_every_step_once(shop: Shop) -> None:
     shop.flow_worker(budget=0.0)
     runs = [shop.send("order", amount=n) for n in range(20)]
