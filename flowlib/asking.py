@@ -265,8 +265,6 @@ class Asking(Recording):
         queue = options.queue or default
         if due is None and queue == self.lease.queue and self._may_stay:
             job.go_on(op, options, default)
-            if job.losses or not self._host.is_sure:
-                job.confirm()
             return
         job.chain(op, options, default, due)  # it may ask the user's code about events, which may raise
         self._unwind()

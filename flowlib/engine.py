@@ -14,6 +14,7 @@ from typing import Any
 from .board import Line
 from .frame import Frame
 from .function import Function
+from .held import HeldJob
 from .loop import Driver, OwnLoop
 from .middleware import Hooks
 from .model import Event
@@ -53,17 +54,18 @@ class Engine:
         self._jobs = 0
         self._token = f"{exec_prefix}{self.rng.getrandbits(64):016x}"
         self._executions = 0
-        self.confirmed = 0.0  # when Redis last said that the lease stands
+        self.confirmed = 0.0  # when Redis was last asked for the lease, and gave it or said that it stands
         self.driver: Driver = driver or OwnLoop()
         self.line = line or Line()
 
     def next_exec(self) -> str:
+        """Of a job that is asked for now: of what becomes of its lease until the answer is here, nobody tells."""
+        self.confirmed = now()
         self._executions += 1
         return f"{self._token}-{self._executions}"
 
     def play(self, fn: Function, claim: Claim, *, by_rq: bool = False) -> Frame:
         """Run the claimed job, and as many of its successors as may stay here."""
-        self.confirmed = now()
         frame = self.frame = Frame(self, fn, claim, by_rq)
         self.line.hold(claim.lease.name)
         try:
@@ -76,10 +78,18 @@ class Engine:
             self._done = (self._done[0] + ok, self._done[1] + failed, self._done[2] + seconds)
         return frame
 
-    @property
-    def is_sure(self) -> bool:
-        """Does the lease stand for some time, by what was last heard? Else this process has been paused, or cut off."""
-        return now() - self.confirmed < self.lease_ms / 2000
+    def assure(self, job: HeldJob) -> None:
+        """The lease stands for some time, by what was last heard; else this process has been paused, or cut off, and asks.
+
+        Raises Interrupt if it was lost: a body that began now might be that of a step which is recorded (I3).
+        """
+        lease = self.lease_ms / 1000
+        sure = now() - self.confirmed < lease / 2
+        while not sure:
+            asked = now()
+            job.assure(self.lease_ms)
+            self.confirmed = max(asked, self.confirmed)
+            sure = now() - asked < lease  # else the answer itself came too late
 
     @property
     def jobs(self) -> int:

@@ -44,8 +44,7 @@ class Host(Protocol):
     prepare: Callable[[list[Event[Any]]], list[Sent]]
     hooks: Hooks | None
 
-    @property
-    def is_sure(self) -> bool: ...
+    def assure(self, job: HeldJob) -> None: ...
 
 
 class Recording:
@@ -92,6 +91,9 @@ class Recording:
         return not (self._unwound or self.job.lost)
 
     def enter(self, call: StepCall) -> None:
+        self._host.assure(self.job)
+        if self.job.losses:  # one more has to be seen, should this body be the end of this worker, too
+            self.job.confirm()
         if self._hooked is not None:
             try:
                 self._hooked.enter(call.op, self.job.attempt)

@@ -44,6 +44,10 @@ class Verdicts:
         """The job that the run is at."""
         raise NotImplementedError
 
+    def assure(self, lease_ms: int) -> None:
+        """The lease stands, and will for so long."""
+        self._report(lambda: self.store.confirm_lease(self.lease, lease_ms))
+
     def settle(self) -> None:
         """All that was committed is recorded, as Redis says itself."""
         if not self._sure:

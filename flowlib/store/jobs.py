@@ -217,6 +217,10 @@ class JobStore(Link):
         still = b"" if left is None else for_lua(tuple(left))
         return self._pack_held("finish_run", lease, job, recorded, *ended, status, result, packed, lines, still)
 
+    def confirm_lease(self, lease: Lease, lease_ms: int) -> str:
+        """`held`, for so long from now, or `fenced`."""
+        return self._call_held("confirm_lease", lease, lease_ms)
+
     def release_job(self, lease: Lease, reason: str, *, job: str = "", delay_ms: int = 0, lines: bytes = b"") -> str:
         """Of `job`, if the run is further than what was claimed."""
         return self._call_held("release_job", lease, job or lease.job, delay_ms, reason, lines)

@@ -26,6 +26,8 @@ class Proxy:
         self.connections = 0  # that were ever made, or only tried while the server was away
         self.cuts = 0
         self.delay = 0.0  # seconds by which each reply comes later
+        self._withheld: bytes | None = None
+        self._released = asyncio.Event()
         self._socket = socket
         self._gaps: dict[str, Iterator[float]] = {}
         self._left = {UP: NEVER, DOWN: NEVER}  # bytes until the next cut
@@ -61,6 +63,13 @@ class Proxy:
     def speak(self) -> None:
         """From now on new connections are sound."""
         self._hushed = frozenset()
+
+    def withhold(self, marked: bytes) -> None:
+        """Replies with that in them do not come before `release`, nor does what follows them on their connections."""
+        self._withheld = marked
+
+    def release(self) -> None:
+        self._loop.call_soon_threadsafe(self._released.set)
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._server.close)
@@ -112,6 +121,8 @@ class Proxy:
             while data := await reader.read(1 << 16):
                 if direction == DOWN and self.delay:
                     await asyncio.sleep(self.delay)
+                if direction == DOWN and self._withheld is not None and self._withheld in data:
+                    await self._released.wait()
                 if direction in dead:
                     continue
                 passing = self._until_cut(direction, len(data))

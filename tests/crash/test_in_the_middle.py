@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rq.suspension import resume, suspend
 
 from flowlib import App, Event
 from flowlib.records import text
@@ -19,6 +20,7 @@ from tests.patience import PATIENCE, until
 
 from .fleet import WorkerProcess
 from .ledger import END, START, Ledger
+from .proxy import Proxy
 from .waiting import gate
 
 
@@ -71,6 +73,21 @@ def scene(fresh_server: Server, tmp_path: Path) -> Iterator[Scene]:
     scene = Scene(fresh_server, tmp_path / "notes")
     yield scene
     scene.close()
+
+
+class Late:
+    """The address of a server whose replies can be withheld."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.proxy = Proxy(scene.server.socket)
+        self.url = f"redis://{access.USER}:{access.PASSWORD}@127.0.0.1:{self.proxy.port}/0?socket_timeout=60"
+
+
+@pytest.fixture
+def late(scene: Scene) -> Iterator[Late]:
+    late = Late(scene)
+    yield late
+    late.proxy.close()
 
 
 # -- told to end -----------------------------------------------------------------------------------------------------
@@ -160,6 +177,33 @@ def test_a_worker_that_was_frozen_past_its_lease_drops_its_result_and_says_so(sc
     assert scene.app.runs.get(run).result == heir.pid
     assert scene.kinds(run, "wait") == ["claimed", "lost", "claimed", "recorded"]
     assert scene.count(START, "go-on") == 1
+    assert check_invariants(scene.store) == []
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["a-run", "a-step-whose-worker-died"])
+def test_what_a_worker_hears_of_too_late_is_not_begun_there(scene: Scene, late: Late, begun: bool) -> None:
+    """I3, BEHAVIOURS 40: the answer to its claim comes when another worker has done it all; ten minutes of storm found it."""
+    client = scene.store.client
+    worker = scene.worker(lease_ms=500) if begun else scene.worker(url=late.url, lease_ms=500, name="late")
+    if not begun:
+        suspend(client)
+    run = scene.send()
+    if begun:
+        until(lambda: scene.kinds(run, "wait"))
+        suspend(client)
+        worker.kill()
+        worker = scene.worker(url=late.url, lease_ms=500, name="late")
+    until(lambda: scene.app.runs.get(run).state == "queued")
+    late.proxy.withhold(b"crash.wait")
+    resume(client)
+    until(lambda: "late" in [entry.worker for entry in scene.app.runs.history(run) if entry.kind == "claimed"])
+    heir = scene.worker(lease_ms=500)
+    scene.let_go()
+    assert scene.app.runs.result(run, PATIENCE) == heir.pid
+    late.proxy.release()
+    until(lambda: f"run {run}: the lease of job" in scene.log())
+    assert worker.pid not in {line.pid for line in Ledger(scene.notes).lines()}
+    assert worker.stop() == heir.stop() == 0
     assert check_invariants(scene.store) == []
 
 
