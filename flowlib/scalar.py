@@ -6,7 +6,7 @@ Pure, and below `flowlib.shape`, which puts leaves together to collections and r
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import Enum
@@ -30,11 +30,24 @@ class Misfit(Exception):
 
 
 class Shape(NamedTuple):
-    """A compiled annotation; `kinds` and `fields` say which stored values look like it, for unions."""
+    """A compiled annotation; `kinds` and `fields` say which stored values look like it, for unions. What is of the type
+    `exact` stays as it is.
+    """
 
     convert: Convert
     kinds: tuple[type, ...] = ()
     fields: frozenset[str] | None = None
+    exact: type | None = None
+
+    def all_fit(self, values: Iterable[Any]) -> bool:
+        """Would all of them stay as they are? It spares a call for each; False also if that is not known yet."""
+        exact = self.exact
+        if exact is None:
+            return self is UNTOUCHED
+        for value in values:  # as `all(...)`, in half the time
+            if type(value) is not exact:
+                return False
+        return True
 
 
 def segment(key: object) -> str:
@@ -66,7 +79,7 @@ def _exactly(kind: type, *others: type, make: Convert | None = None) -> Shape:
         except (ValueError, OverflowError, InvalidOperation):
             raise Misfit(f"expected {name}, got {reprlib.repr(value)}") from None
 
-    return Shape(convert, (kind,))
+    return Shape(convert, (kind,), exact=kind)
 
 
 UNTOUCHED = Shape(lambda value: value)

@@ -95,7 +95,7 @@ def _compile(hint: Any) -> Shape:
     if isinstance(hint, (str, typing.ForwardRef)):
         raise Misfit(f"the annotation {hint!r} cannot be resolved: import the name where it is used")
     kind = type(None) if hint is None else origin or hint
-    if kind is object or not isinstance(kind, type):
+    if kind in (object, Any) or not isinstance(kind, type):  # Any has become a class in Python 3.11
         return UNTOUCHED  # Any, a TypeVar, a special form: nothing to rebuild
     return _of_class(kind, args, hint)
 
@@ -192,10 +192,11 @@ def _collection(kind: type, accepted: tuple[type, ...], args: tuple[Any, ...]) -
         if type(value) not in accepted:
             raise expected(name_of(kind), value)
         make = type(value) if abstract else kind
-        if item is UNTOUCHED and make is type(value):
+        fit = item.all_fit(value)
+        if fit and make is type(value):
             return value
         try:
-            return make(value if item is UNTOUCHED else _each(repeat(item.convert), value))
+            return make(value if fit else _each(repeat(item.convert), value))
         except TypeError as error:
             raise Misfit(f"cannot become a {name_of(kind)}: {error}") from error
 
@@ -231,6 +232,8 @@ def _mapping(kind: type, args: tuple[Any, ...]) -> Shape:
     def convert(value: Any) -> Any:
         if type(value) is not dict:
             raise expected(name_of(kind), value)
+        if make is None and key.all_fit(value) and item.all_fit(value.values()):
+            return value
         made = {}
         for name, content in value.items():
             try:
