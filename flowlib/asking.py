@@ -14,11 +14,11 @@ from functools import partial
 from typing import Any, TypeVar, cast
 from uuid import uuid4
 
-from .attempt import Known, StepCall
+from .attempt import Decoders, Known, StepCall, value_of
 from .codec import decode, encode
 from .errors import ConfigError, NondeterminismError, StepTimeout, WorkerLost
 from .function import Function
-from .journal import ENDING, ENTRY, PROMISE, Op, Place, id_of
+from .journal import ENDING, ENTRY, PROMISE, UNKNOWN, Op, Place, id_of
 from .model import Event, Memo
 from .parallel import Wanted, Wants
 from .promise import make_token, secret_key
@@ -49,7 +49,7 @@ class Asking(Recording):
         super().__init__(host, fn, claim, by_rq)
         self._wants = Wants()
         self.rollback = Rollback(self.run_id)
-        self._annotations: dict[int, tuple[Any, Any]] = {}  # what its steps return, by the id of what they call
+        self._decoders: Decoders = {}
 
     @property
     def attempt(self) -> int:
@@ -75,6 +75,14 @@ class Asking(Recording):
                 )  # fmt: skip
             self._unwind()
 
+    def recall(self, kind: str, step_id: str, target: Callable[..., Any]) -> Any:
+        """The value of a step that is recorded, and not by this job; else UNKNOWN, and it is for `begin`."""
+        if self._calling is None and self._fatal is None and not self._unwound and not self.job.lost:
+            known = self.job.journal.recall(kind, step_id, target)
+            if known is not None:
+                return value_of(step_id, target, known[1], self._decoders)
+        return UNKNOWN
+
     def begin(
         self, kind: str, step_id: str, target: Callable[..., Any] | None, options: Options, due: Due | None
     ) -> StepCall | Known:
@@ -82,7 +90,7 @@ class Asking(Recording):
         if self._calling is None and self._fatal is None and not self._unwound and not self.job.lost:
             known = journal.recall(kind, step_id, target)
             if known is not None:
-                return Known(known[0], step_id, target, known[1], self._annotations)
+                return Known(known[0], step_id, target, known[1], self._decoders)
         self.guard(step_id)
         op = journal.ask(kind, step_id, target)
         call = StepCall(self, op, target, self._settle(target, options))
@@ -116,7 +124,7 @@ class Asking(Recording):
         self.guard(step_id)
         known = journal.recall(kind, step_id, target)
         if known is not None:
-            return Known(known[0], step_id, target, known[1], self._annotations)
+            return Known(known[0], step_id, target, known[1], self._decoders)
         call = StepCall(self, journal.ask(kind, step_id, target), target, self._settle(target, options))
         if call.open:
             journal.check(call.op)

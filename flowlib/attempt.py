@@ -14,9 +14,9 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, NoReturn, Protocol
 
-from .codec import annotation_of, decode
+from .codec import annotation_of, decode, decoder
 from .deadline import BodyStopped, Deadline
-from .errors import Interrupt, PayloadError, StepFailed
+from .errors import Interrupt, StepFailed
 from .journal import Op
 from .model import ErrorInfo, Memo
 from .retry import Options
@@ -43,10 +43,15 @@ class Surroundings(Protocol):
 _UNREAD = object()
 
 
+Decoders = dict[
+    int, tuple[Any, Callable[[bytes], Any]]
+]  # of what steps return, by the id of what they call, which is kept
+
+
 class Known:
     """A step that is recorded, and not by this job: most of what a replay asks for, so it is no more than its value."""
 
-    __slots__ = ("_annotations", "_id", "_memo", "_target", "key")
+    __slots__ = ("_decoders", "_id", "_memo", "_target", "key")
     open = False
 
     def __init__(
@@ -55,13 +60,13 @@ class Known:
         step_id: str,
         target: Callable[..., Any] | None,
         memo: Memo,
-        annotations: dict[int, tuple[Any, Any]],
+        decoders: Decoders,
     ) -> None:
         self.key = key
         self._id = step_id
         self._target = target
         self._memo = memo
-        self._annotations = annotations
+        self._decoders = decoders
 
     def attempt(self) -> NoReturn:
         raise RuntimeError(f"step {self._id!r} is recorded: it is never tried again")
@@ -71,18 +76,22 @@ class Known:
 
     def value(self) -> Any:
         """As that of a StepCall."""
-        memo, target = self._memo, self._target
-        if memo.error is not None:
-            raise _failed(self._id, memo.error)
-        if target is None:
-            return None
-        found = self._annotations.get(id(target))
-        if found is None:
-            found = self._annotations[id(target)] = target, annotation_of(target)
-        try:
-            return decode(memo.value, found[1])
-        except PayloadError:  # now it has to say where, which takes a twentieth of a replay
-            return decode(memo.value, found[1], where=f"step {self._id!r}: result")
+        return value_of(self._id, self._target, self._memo, self._decoders)
+
+
+def value_of(step_id: str, target: Callable[..., Any] | None, memo: Memo, decoders: Decoders) -> Any:
+    """What is stored, decoded to the callee's return annotation (I8); raises StepFailed for a stored error."""
+    if memo.error is not None:
+        raise _failed(step_id, memo.error)
+    if target is None:
+        return None
+    try:
+        known = decoders.get(id(target))
+        if known is None:
+            known = decoders[id(target)] = target, decoder(annotation_of(target))
+        return known[1](memo.value)
+    except Exception:  # now it has to say what and where, which takes a third of a replay
+        return decode(memo.value, annotation_of(target), where=f"step {step_id!r}: result")
 
 
 class StepCall:

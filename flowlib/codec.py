@@ -29,9 +29,9 @@ from .errors import PayloadError
 from .hints import annotation_of
 from .scalar import segment
 from .sealed import SEALED, Open, Read, Unopened, opening, refuse
-from .shape import is_model, is_struct, rebuild
+from .shape import converter, is_model, is_struct, rebuild
 
-__all__ = ["annotation_of", "decode", "encode", "lower"]
+__all__ = ["annotation_of", "decode", "decoder", "encode", "lower"]
 
 # Extension codes are for ever: data of an older version must stay readable. 11 is that of `sealed.py`.
 _TUPLE, _SET, _FROZENSET, _BIGINT, _DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID = range(1, 11)
@@ -85,6 +85,14 @@ def decode(data: bytes, as_: Any = Any, *, where: str = "value", open: Open | No
     except Exception as error:
         raise PayloadError(f"{where}: the stored data is damaged: {error!r}") from error
     return value if as_ is Any else rebuild(value, as_, where)
+
+
+def decoder(as_: Any) -> Callable[[bytes], Any]:
+    """As `decode`, in half the time, for who decodes to the same annotation again and again. It raises anything: then let
+    `decode` say what is wrong.
+    """
+    convert = converter(as_)
+    return _unpack if convert is None else lambda data: convert(_unpack(data))
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

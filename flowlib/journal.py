@@ -58,6 +58,9 @@ def is_step(key: str) -> bool:
     return not key.startswith("=")
 
 
+UNKNOWN: Any = object()  # stands for the value of a step that is not recorded
+
+
 class Journal:
     """The memos of one run, and which step this worker may run."""
 

@@ -44,7 +44,7 @@ class Shape(NamedTuple):
         exact = self.exact
         if exact is None:
             return self is UNTOUCHED
-        for value in values:  # as `all(...)`, in half the time
+        for value in values:  # noqa: SIM110 - `all` takes twice the time
             if type(value) is not exact:
                 return False
         return True

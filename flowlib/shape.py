@@ -26,7 +26,7 @@ from .errors import PayloadError
 from .hints import field_hints, substitute
 from .scalar import SCALARS, UNTOUCHED, Convert, Misfit, Shape, enum, expected, literal, name_of, segment, subclass
 
-__all__ = ["fields_of", "is_model", "is_struct", "rebuild"]
+__all__ = ["converter", "fields_of", "is_model", "is_struct", "rebuild"]
 
 _QUALIFIERS = (Annotated, Required, NotRequired, Final, ClassVar)
 
@@ -41,6 +41,12 @@ def rebuild(value: Any, annotation: Any, where: str = "value") -> Any:
         raise PayloadError(f"{where}{misfit.path}: {misfit.message}") from misfit.__cause__
     except RecursionError:
         raise PayloadError(f"{where}: is nested too deeply to be rebuilt as {name_of(annotation)}") from None
+
+
+def converter(annotation: Any) -> Convert | None:
+    """What `rebuild` does to values, None when it would return them as they are; raises Misfit, and does when called."""
+    shape = _shape(annotation)
+    return None if shape is UNTOUCHED else shape.convert
 
 
 def fields_of(annotation: Any) -> frozenset[str] | None:
@@ -232,7 +238,7 @@ def _mapping(kind: type, args: tuple[Any, ...]) -> Shape:
     def convert(value: Any) -> Any:
         if type(value) is not dict:
             raise expected(name_of(kind), value)
-        if make is None and key.all_fit(value) and item.all_fit(value.values()):
+        if make is None and key.all_fit(value) and (item is UNTOUCHED or item.all_fit(value.values())):
             return value
         made = {}
         for name, content in value.items():

@@ -29,7 +29,7 @@ from .face import (
     send_in,
     value_of,
 )
-from .journal import INVOKE, RUN, SEND, SLEEP, WAIT
+from .journal import INVOKE, RUN, SEND, SLEEP, UNKNOWN, WAIT
 from .model import Event, EventType
 from .retry import Backoff, make_options
 from .wait import Due, make_wait
@@ -80,11 +80,15 @@ class Step(Face):
 
         >>> check = step.run("validate-contents", validate_contents, upload.key)
         """
-        call = self._frame.begin(RUN, id, fn, self._options, None)
+        frame = self._frame
+        known = frame.recall(RUN, id, fn)
+        if known is not UNKNOWN:
+            return known
+        call = frame.begin(RUN, id, fn, self._options, None)
         if call.open:
             with call.attempt():
                 result = fn(*args, **kwargs)
-                call.set(self._frame.drive(result) if inspect.isawaitable(result) else result)
+                call.set(frame.drive(result) if inspect.isawaitable(result) else result)
         return call.value()
 
     @overload

@@ -14,8 +14,12 @@ from tests.benchmarks.timers import GAP, Naps
 WAITING = 100_000
 SLEEPING = 100_000
 MANY = 1_000_000  # what is measured is extrapolated to this
-CLAIMS = 3000  # runs of one step, so each step is one claim; as many before them are not counted: a worker's start costs
-LEAST = 5  # a small scale still counts so many times its part of the claims: of fewer one sees what else the machine does
+CLAIMS = (
+    3000  # runs of one step, so each step is one claim; as many before them are not counted: a worker's start costs
+)
+LEAST = (
+    5  # a small scale still counts so many times its part of the claims: of fewer one sees what else the machine does
+)
 TURNS = 3
 NAPS = 60
 AN_HOUR = 3600.0

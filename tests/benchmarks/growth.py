@@ -10,7 +10,9 @@ from tests.benchmarks.roster import System
 SHORT, LONG = 10, 1000
 IN_PLACE = 4000  # steps per drain
 MOVING = 2000
-LEAST = 5  # a small scale still counts so many times its part of the steps: of fewer one sees what else the machine does
+LEAST = (
+    5  # a small scale still counts so many times its part of the steps: of fewer one sees what else the machine does
+)
 TURNS = 3
 BUDGET_0 = ("--budget", "0")  # a run may not stay: its next step is whoever's takes it first
 
