@@ -19,6 +19,7 @@ from .link import Link, for_lua
 from .recalled import Recalled, Recollection
 
 MOST_LABELS = 1000  # that a process remembers
+OTHER = "_other"  # the label of steps that have none of their own
 STEP_EDGES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, "+Inf")
 
 
@@ -258,6 +259,11 @@ class JobStore(Link):
         return {}
 
     @cached_property
+    def _full(self) -> dict[tuple[str, str], set[str]]:
+        """Functions that have all the labels they may have, and these."""
+        return {}
+
+    @cached_property
     def _step_fields(self) -> dict[tuple[tuple[str, str, str], str, int], tuple[str, str]]:
         return {}
 
@@ -267,13 +273,22 @@ class JobStore(Link):
         fields = self._step_fields.get((asked, outcome, edge))
         if fields is None:
             if len(self._step_fields) >= MOST_LABELS:  # step ids may be made of data: no two alike, for months
-                self._labels.clear()
-                self._step_fields.clear()
-            named = self._labels.get(asked)
-            if named is None:
-                reply = self._call("name_label", *asked, key=self.keys.metrics(lease.app))
-                named = self._labels[asked] = text(reply)
+                for known in (self._labels, self._full, self._step_fields):
+                    known.clear()
+            named = self._labels.get(asked) or self._name_label(asked)
             bucket = f"{outcome}:{STEP_EDGES[edge]}"
             fields = f"attempts|{lease.function}|{bucket}|{named}", f"step_seconds|{lease.function}|sum|{named}"
             self._step_fields[asked, outcome, edge] = fields
         return (*fields, round(seconds * 1_000_000))
+
+    def _name_label(self, asked: tuple[str, str, str]) -> str:
+        app, function, label = asked
+        full = self._full.get((app, function))
+        if full is None:
+            named, *others = map(text, self._call("name_label", *asked, key=self.keys.metrics(app)))
+            if others:
+                self._full[app, function] = set(others)
+        else:
+            named = label if label in full else OTHER
+        self._labels[asked] = named
+        return named

@@ -343,6 +343,28 @@ def test_steps_beyond_a_hundred_of_a_function_are_counted_together(case: Case) -
     assert sum(steps.values()) == 105
 
 
+def test_a_process_asks_once_whether_a_function_has_labels_left(desk: Desk) -> None:
+    """Step ids may be made of data; and those that have a label of their own keep it in every process."""
+    lease = desk.at_step()
+    asked = lease.app, lease.function
+    for other in range(100):
+        desk.store._name_label((*asked, f"own-{other}"))
+    late = Store(desk.store.url)
+    called = Counter[str]()
+
+    class Counting(Wire):
+        def call(self, packed: Packed) -> Any:
+            called["calls"] += 1
+            return super().call(packed)
+
+    late._local.wire = Counting(late.client.connection_pool, patience=1.0)
+    named = [late._name_label((*asked, label)) for label in ("late", "own-7", "later", "own-99")]
+    assert named == ["_other", "own-7", "_other", "own-99"]
+    assert called["calls"] == 1
+    assert late._name_label((lease.app, "another", "late")) == "late"
+    late.close()
+
+
 @pytest.mark.parametrize("step_id", ["a|b", 'say "hi"', "back\\slash", "two\nlines", "größe ✓", "lone\ud800", "[0]"])
 def test_a_step_id_of_any_unicode_makes_a_label_that_prometheus_reads(case: Case, step_id: str) -> None:
     @case.function()
