@@ -4,7 +4,7 @@
 -- not begun, or not ended, in time is cancelled.
 -- KEYS   1 {P}:timers   and {P}:tick, those of the libraries
 -- ARGV   1 P  2 R  3 at most
--- reply  {how many were fired, ms until the next is due or -1}
+-- reply  {how many were fired, µs until the next is due or -1}
 local timers = P .. ':timers'
 
 local function wake(job)
@@ -39,4 +39,4 @@ for i = #due, 1, -1 do
 end
 redis.call('SET', P .. ':tick', NOW)
 local head = redis.call('ZRANGE', timers, 0, 0, 'WITHSCORES')
-return {#due, head[2] and math.max(0, math.ceil(tonumber(head[2]) - NOW)) or -1}
+return {#due, head[2] and math.max(0, math.ceil((tonumber(head[2]) - NOW) * 1000)) or -1}

@@ -44,7 +44,7 @@ class HouseStore(Link):
         return bool(self._call("keep_house", worker, ms, key=self.keys.housekeeper))
 
     def fire_due(self, at_most: int = 100) -> tuple[int, int]:
-        """How many timers were fired, and the ms until the next is due (-1: none)."""
+        """How many timers were fired, and the µs until the next is due (-1: none)."""
         fired, wait = self._call("fire_due", at_most, key=self.keys.timers)
         return int(fired), int(wait)
 

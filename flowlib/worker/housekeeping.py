@@ -23,6 +23,7 @@ from .channel import Channel
 log = logging.getLogger("flowlib.housekeeping")
 
 DUTY_MS = 3000
+FRESH = 0.5  # seconds for which it need not be asked again whose duty it is: a timer that is due would wait for the answer
 ABSENCE = 0.5  # seconds without an answer after which Redis counts as having been away,
 RETURN = 2.0  # seconds for which the workers that waited for it are then heard first,
 SELDOM = 10.0  # but one that is merely slow must not put that off for ever
@@ -50,6 +51,7 @@ class Housekeeper:
         self.worker = worker
         self._hasty = store.hasty()
         self._back = -SELDOM  # when Redis came back the last time
+        self._kept = -DUTY_MS / 1000  # when the duty was taken, or kept
         self._timers = Channel(store.client, store.keys.timers_channel)
         self._retention_ms = event_retention_ms
         self._every: dict[Callable[[], object], float] = {
@@ -84,13 +86,7 @@ class Housekeeper:
 
     def _keep_house(self) -> float:
         """Do what is due; returns the seconds until the next look."""
-        asked = time.monotonic()
-        ours = self.store.keep_house(self.worker, DUTY_MS)
-        heard = time.monotonic()
-        if heard - asked > ABSENCE and heard - self._back > SELDOM:  # who lives has still to renew its leases
-            self._back = heard
-            self._last[self.reap] = heard + RETURN
-        if not ours:
+        if time.monotonic() - self._kept > FRESH and not self._keep_duty():
             return DUTY_MS / 3000
         wait = self.fire()
         for act, every in self._every.items():
@@ -102,12 +98,28 @@ class Housekeeper:
                 wait = min(wait, self.fire())
         return wait
 
+    def _keep_duty(self) -> bool:
+        asked = time.monotonic()
+        ours = self.store.keep_house(self.worker, DUTY_MS)
+        self._hear(asked)
+        self._kept = asked if ours else -DUTY_MS / 1000
+        return ours
+
+    def _hear(self, asked: float) -> None:
+        """If Redis was away: who lives has still to renew its leases."""
+        heard = time.monotonic()
+        if heard - asked > ABSENCE and heard - self._back > SELDOM:
+            self._back = heard
+            self._last[self.reap] = heard + RETURN
+
     def fire(self) -> float:
         """Fire all timers that are due; returns the seconds until the next one, at most 1."""
         while True:
-            fired, wait_ms = self.store.fire_due(BATCH)
+            asked = time.monotonic()
+            fired, wait_us = self.store.fire_due(BATCH)
+            self._hear(asked)
             if fired < BATCH:
-                return 1.0 if wait_ms < 0 else min(1.0, wait_ms / 1000)
+                return 1.0 if wait_us < 0 else min(1.0, wait_us / 1_000_000)
 
     def reap(self) -> int:
         """Put jobs of dead workers back; never as the first thing that Redis hears when it is back."""

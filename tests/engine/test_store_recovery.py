@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
+import redis
 from rq import Queue
 from rq.job import Job
 from rq.registry import ScheduledJobRegistry
@@ -229,7 +231,7 @@ def test_timers_fire_the_earliest_first_to_the_front_and_only_those_that_are_due
     desk.store.client.zadd(desk.store.keys.timers, {f"{runs['late']}-nap": 2, f"{runs['soon']}-nap": 1})
     fired, wait = desk.store.fire_due()
     assert fired == 2
-    assert 50_000 < wait <= 60_000
+    assert 50_000_000 < wait <= 60_000_000
     assert desk.store.fire_due()[0] == 0
     assert [desk.claim().lease.job for _ in range(2)] == [f"{runs['soon']}-nap", f"{runs['late']}-nap"]
     assert desk.runs.get(runs["far"]).state == "sleeping"
@@ -378,10 +380,13 @@ def test_a_job_that_was_shown_while_it_replayed_is_not_shown_any_more_when_its_r
     assert desk.faults() == []
 
 
-def test_when_redis_is_back_who_lives_is_heard_before_the_dead_are_buried(fresh_server: Server) -> None:
+@pytest.mark.parametrize("at_work", [False, True])
+def test_when_redis_is_back_who_lives_is_heard_before_the_dead_are_buried(fresh_server: Server, at_work: bool) -> None:
     """DESIGN §7: during an outage nobody can renew a lease, so that none has been renewed says nothing. I4."""
     desk = Desk(fresh_server.url)
     house = Housekeeper(Store(fresh_server.url, patience=FOREVER), "house", event_retention_ms=0)
+    if at_work:
+        house._keep_house()
     alive, dead = desk.at_step(event_id="one", lease_ms=1), desk.at_step(event_id="two", worker="bert", lease_ms=1)
     fresh_server.kill()
     round = threading.Thread(target=house._keep_house)
@@ -392,7 +397,8 @@ def test_when_redis_is_back_who_lives_is_heard_before_the_dead_are_buried(fresh_
     assert desk.store.renew_leases("anna", 60_000, 60, [alive.name]) == (False, [])
 
     def buried(lease: Lease) -> bool:
-        house._keep_house()
+        with suppress(redis.ConnectionError):  # of before
+            house._keep_house()
         return desk.store.client.zscore(desk.store.keys.leases, lease.name) is None
 
     assert not buried(dead)
