@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [a + b for a in _DIGITS for b in _DIGITS]  # two digits at once take half the time
 
 
 def ulid(ms: int, tail: bytes) -> str:
@@ -14,7 +15,7 @@ def ulid(ms: int, tail: bytes) -> str:
     '01HF7YAT000000000000000000'
     """
     number = (ms << 80) | int.from_bytes(tail[:10])
-    return "".join(_DIGITS[(number >> shift) & 31] for shift in range(125, -1, -5))
+    return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)])
 
 
 def ulid_of(ms: int, *parts: str) -> str:

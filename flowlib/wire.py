@@ -55,13 +55,12 @@ _REPLY_OFF = b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$3\r\nOFF\r\n"
 
 
 def _pack_all(args: tuple[Any, ...]) -> bytes:
-    return b"".join([_pack_one(arg) for arg in args])
-
-
-def _pack_one(arg: Any) -> bytes:
-    if type(arg) is not bytes:
-        arg = arg.encode("utf-8", "surrogatepass") if type(arg) is str else str(arg).encode()
-    return b"$%d\r\n%b\r\n" % (len(arg), arg)
+    packed = []
+    for arg in args:
+        if type(arg) is not bytes:
+            arg = arg.encode("utf-8", "surrogatepass") if type(arg) is str else str(arg).encode()
+        packed.append(b"$%d\r\n%b\r\n" % (len(arg), arg))
+    return b"".join(packed)
 
 
 class PackedArgs:
