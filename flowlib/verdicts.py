@@ -45,8 +45,10 @@ class Verdicts:
         raise NotImplementedError
 
     def assure(self, lease_ms: int) -> None:
-        """The lease stands, and will for so long."""
-        self._report(lambda: self.store.confirm_lease(self.lease, lease_ms))
+        """The lease stands, and will for so long; that is no verdict on what was told, which is asked for first."""
+        self.settle()
+        if self._reach(lambda: self.store.confirm_lease(self.lease, lease_ms)) == "fenced":
+            self._fenced()
 
     def settle(self) -> None:
         """All that was committed is recorded, as Redis says itself."""

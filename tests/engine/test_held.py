@@ -82,6 +82,7 @@ class Hand:
 ENDS: dict[str, Callable[[Hand], None]] = {
     "chain": Hand.chain, "finish": Hand.finish, "release": Hand.release, "retry_call": Hand.retry_call,
     "fail_next": Hand.fail_next, "long step": lambda hand: hand.steps(1, seconds=100.0),
+    "assure": lambda hand: hand.job.assure(60_000),
 }  # fmt: skip
 ends = pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
 
