@@ -23,7 +23,7 @@ from .channel import Channel
 log = logging.getLogger("flowlib.housekeeping")
 
 DUTY_MS = 3000
-FRESH = 0.5  # seconds for which it need not be asked again whose duty it is: a timer that is due would wait for the answer
+FRESH = 0.5  # seconds for which it need not be asked whose duty it is: a timer that is due would wait for that
 ABSENCE = 0.5  # seconds without an answer after which Redis counts as having been away,
 RETURN = 2.0  # seconds for which the workers that waited for it are then heard first,
 SELDOM = 10.0  # but one that is merely slow must not put that off for ever
