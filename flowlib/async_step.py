@@ -5,6 +5,7 @@ Pure: no Redis, no RQ, no clock, no randomness. The `Frame` behind a face is the
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -22,6 +23,7 @@ from .face import (
     found,
     ids_of,
     invocation,
+    kinds_of,
     nothing,
     pass_over,
     run_body,
@@ -36,6 +38,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 A = TypeVar("A")
 D = TypeVar("D")
+E = TypeVar("E")
 
 
 class AsyncStep(Face):
@@ -153,6 +156,45 @@ class AsyncStep(Face):
         """
         wait = make_wait(id, event, match, timeout, since, when)
         return found(await self._ask(WAIT, id, nothing, wait, pass_over), id, wait)
+
+    @overload
+    async def wait_for_any(
+        self, id: str, event: EventType[D], other: EventType[E], /, *, match: Mapping[str, Any] | None = ...,
+        timeout: timedelta | float | None = ..., since: datetime | None = ...,
+        when: Callable[[Event[D] | Event[E]], bool] | None = ...,
+    ) -> Event[D] | Event[E] | None: ...  # fmt: skip
+    @overload
+    async def wait_for_any(
+        self, id: str, /, *events: str | EventType[Any], match: Mapping[str, Any] | None = ...,
+        timeout: timedelta | float | None = ..., since: datetime | None = ...,
+        when: Callable[[Event[Any]], bool] | None = ...,
+    ) -> Event[Any] | None: ...  # fmt: skip
+    async def wait_for_any(
+        self,
+        id: str,
+        /,
+        *events: str | EventType[Any],
+        match: Mapping[str, Any] | None = None,
+        timeout: timedelta | float | None = None,
+        since: datetime | None = None,
+        when: Callable[[Event[Any]], bool] | None = None,
+    ) -> Event[Any] | None:
+        """As `Step.wait_for_any`.
+
+        >>> verdict = await step.wait_for_any("verdict", approved, declined, match={"key": key}, timeout=3600)
+        """
+        waits: list[asyncio.Future[Event[Any] | None]] = [
+            asyncio.ensure_future(
+                self.wait_for_event(each, event, match=match, timeout=timeout, since=since, when=when)
+            )
+            for each, event in kinds_of(id, events)
+        ]
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:  # also when this one is given up itself
+            for wait in waits:
+                wait.cancel()
+        return next(wait for wait in waits if wait in done).result()
 
     @overload
     async def invoke(

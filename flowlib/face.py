@@ -21,7 +21,7 @@ from uuid import UUID
 from .child import Child, make_child
 from .errors import ConfigError, StepFailed
 from .journal import RUN
-from .model import Event
+from .model import Event, EventType
 from .promise import Pending
 from .retry import NO_OPTIONS, Options
 from .shape import rebuild
@@ -293,6 +293,13 @@ def nothing() -> Any:
 def found(call: Call, id: str, wait: Wait) -> Event[Any] | None:
     pass_over(call)
     return wait.event(id, call.value())
+
+
+def kinds_of(id: str, events: Sequence[str | EventType[Any]]) -> list[tuple[str, str | EventType[Any]]]:
+    """Each with the id of its own wait."""
+    if not events:
+        raise ConfigError(f"step {id!r}: wait_for_any takes at least one EventType or event's name")
+    return [(f"{id}[{n}]", event) for n, event in enumerate(events)]
 
 
 def anything() -> Any:

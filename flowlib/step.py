@@ -22,6 +22,7 @@ from .face import (
     found,
     ids_of,
     invocation,
+    kinds_of,
     nothing,
     nothing_of,
     pass_over,
@@ -38,6 +39,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 A = TypeVar("A")
 D = TypeVar("D")
+E = TypeVar("E")
 
 
 class Step(Face):
@@ -259,6 +261,41 @@ class Step(Face):
         """
         wait = make_wait(id, event, match, timeout, since, when)
         return found(self._frame.begin(WAIT, id, nothing, self._options, wait), id, wait)
+
+    @overload
+    def wait_for_any(
+        self, id: str, event: EventType[D], other: EventType[E], /, *, match: Mapping[str, Any] | None = ...,
+        timeout: timedelta | float | None = ..., since: datetime | None = ...,
+        when: Callable[[Event[D] | Event[E]], bool] | None = ...,
+    ) -> Event[D] | Event[E] | None: ...  # fmt: skip
+    @overload
+    def wait_for_any(
+        self, id: str, /, *events: str | EventType[Any], match: Mapping[str, Any] | None = ...,
+        timeout: timedelta | float | None = ..., since: datetime | None = ...,
+        when: Callable[[Event[Any]], bool] | None = ...,
+    ) -> Event[Any] | None: ...  # fmt: skip
+    def wait_for_any(
+        self,
+        id: str,
+        /,
+        *events: str | EventType[Any],
+        match: Mapping[str, Any] | None = None,
+        timeout: timedelta | float | None = None,
+        since: datetime | None = None,
+        when: Callable[[Event[Any]], bool] | None = None,
+    ) -> Event[Any] | None:
+        """As `wait_for_event`, of several kinds: the first event of any of them, or None after `timeout`.
+
+        Each kind is a wait of its own beside the others, `id[0]`, `id[1]`, …; the first that ends drops them. So `since`
+        matters where the function has just done what may make the event come.
+
+        >>> verdict = step.wait_for_any("verdict", approved, declined, match={"key": key}, since=step.now())
+        """
+        waits: list[Future[Event[Any] | None]] = [
+            self.expect_event(each, event, match=match, timeout=timeout, since=since, when=when)
+            for each, event in kinds_of(id, events)
+        ]
+        return cast("Event[Any] | None", self.first(*waits).result())
 
     @overload
     def invoke(

@@ -105,6 +105,11 @@ def import_contacts(event: Event[Upload], step: Step) -> int:
     step.log.info("%s", [child, awaited, begun.result(), by_name, ok])
     found: Event[Upload] | None = step.wait_for_event("more", uploaded, match={"key": "k"}, timeout=60, since=event.ts)
     named: Event[Any] | None = step.wait_for_event("named", "plain.name", when=lambda each: bool(each.data))
+    either: Event[Upload] | Event[str] | None = step.wait_for_any(
+        "either", uploaded, renamed, timeout=60, since=event.ts
+    )
+    whichever: Event[Any] | None = step.wait_for_any("whichever", uploaded, renamed, "plain.name", match={"key": "k"})
+    step.log.info("%s", [either and either.data, whichever])
     step.log.info("%s", [found and found.data.user_email, named])
     told: str = step.send_event("tell", uploaded(event.data))
     all_told: list[str] = step.send_event("tell all", [uploaded(event.data), renamed("x")])
@@ -156,6 +161,9 @@ async def import_contacts_async(event: Event[Upload], step: AsyncStep) -> list[s
     step.log.info("%s", [child, awaited, ok])
     found: Event[Upload] | None = await step.wait_for_event("again", uploaded, when=lambda each: each.data.key == "k")
     named: Event[Any] | None = await step.wait_for_event("named", "plain.name", timeout=timedelta(days=2))
+    either: Event[Upload] | Event[str] | None = await step.wait_for_any("either", uploaded, renamed, timeout=60)
+    whichever: Event[Any] | None = await step.wait_for_any("whichever", uploaded, renamed, "plain.name")
+    step.log.info("%s", [either and either.data, whichever])
     step.log.info("%s", [found and found.data.user_email, named])
     return [*check.errors, *rows, str(total)]
 

@@ -88,6 +88,9 @@ def import_contacts(event: Event[Upload], step: Step) -> int:
     step.wait_for_event("more", uploaded).data  # error
     order: Event[Order] | None = step.wait_for_event("order", uploaded)  # error
     step.log.info("%s", order)
+    step.wait_for_any("any", 7)  # error
+    step.wait_for_any("any", uploaded, uploaded, timeout="1h")  # error
+    step.wait_for_any("any", uploaded, uploaded).data  # error
     step.expect_event("more", uploaded, timeout="1h")  # error
     later: Future[Event[Order] | None] = step.expect_event("later", uploaded)  # error
     step.timer("nap", "an hour")  # error
@@ -125,6 +128,8 @@ async def import_async(event: Event[Upload], step: AsyncStep) -> int:
     await step.map("enrich", enrich, [1, 2])  # error
     await step.map("enrich", enrich, ["a"], limit="2")  # error
     await step.wait_for_event("more", uploaded, timeout="1h")  # error
+    await step.wait_for_any("any", 7)  # error
+    await step.wait_for_any("any", uploaded, uploaded, timeout="1h")  # error
     await step.wait_for_event("more", uploaded, when=lambda each: each.data.id == 1)  # error
     order: Event[Order] | None = await step.wait_for_event("order", uploaded)  # error
     await step.invoke("child", takes_an_order, {"id": 7})  # error
