@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 from typing import Any
 
 from flowlib.errors import ConfigError, PayloadError
@@ -24,7 +25,8 @@ class ClaimCheck(Middleware):
 
     Limits of sizes are those of what is in Redis. A value is named by its contents: what is written twice, by a step that
     is tried again, is there once. Nothing is deleted here: let the store forget what is older than your runs are kept
-    (a rule of the bucket). `options` are those of fsspec. Raises ConfigError.
+    (a rule of the bucket). Nobody ever reads half a value: who is killed as it writes to a file system leaves a file
+    `….part` there that nobody asks for. `options` are those of fsspec. Raises ConfigError.
 
     >>> app = App("imports", middleware=[ClaimCheck("s3://bucket/flow", over=256 * 1024)])
     """
@@ -39,6 +41,8 @@ class ClaimCheck(Middleware):
             self._files, self._folder = fsspec.core.url_to_fs(url, **options)
         except (ImportError, ValueError) as error:
             raise ConfigError(f"ClaimCheck: {url!r} cannot be used: {error}") from None
+        # where things can be renamed, they can be half written; an object store has one as a whole, or has it not
+        self._by_halves = type(self._files).mv is not fsspec.AbstractFileSystem.mv
 
     def encode(self, data: bytes) -> bytes | None:
         if len(data) <= self._over:
@@ -46,7 +50,12 @@ class ClaimCheck(Middleware):
         name = hashlib.sha256(data).hexdigest()
         place = self._place(name)
         self._files.makedirs(place.rpartition("/")[0], exist_ok=True)
-        self._files.pipe_file(place, data)
+        if self._by_halves:
+            part = f"{place}.{secrets.token_hex(8)}.part"
+            self._files.pipe_file(part, data)
+            self._files.mv(part, place)  # a kill before it harms no value of the same contents that is there already
+        else:
+            self._files.pipe_file(place, data)
         return name.encode()
 
     def decode(self, payload: bytes) -> bytes:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import os
+import signal
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.implementations.local import LocalFileOpener
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -16,6 +19,7 @@ from flowlib import App, ConfigError, Event, EventType, Limits, Middleware, NonR
 from flowlib.middleware import ClaimCheck, Encryption
 from flowlib.testing import Stored, check_invariants
 from tests.cases.case import Case, in_place, only_sync
+from tests.forks import Fork
 from tests.patience import until
 
 SECRET = "ada@example.com"
@@ -252,6 +256,31 @@ def test_large_values_are_stored_apart_and_read_back(case: Case, tmp_path: Path)
     assert len(files(tmp_path)) == 3
     assert len(all_that_is_stored(case)) < 60_000
     assert check_invariants(case.app.store) == []
+
+
+def write_half(value: bytes, folder: str) -> None:
+    """As one that is killed when it has written half of it."""
+
+    def die(file: Any, data: bytes) -> None:
+        file.f.write(data[: len(data) // 2])
+        file.f.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    opener: Any = LocalFileOpener
+    opener.write = die
+    ClaimCheck(folder, over=0).encode(value)
+
+
+def test_a_value_that_is_apart_outlives_one_who_is_killed_while_writing_the_same_again(tmp_path: Path) -> None:
+    """I3: what was recorded can be read, whoever comes upon the same value later, and dies as he writes it."""
+    kept, value = ClaimCheck(str(tmp_path), over=0), b"x" * 100_000
+    name = kept.encode(value)
+    assert name is not None
+    dying = Fork(write_half, value, str(tmp_path), environment=os.environ, out=tmp_path / "log")
+    assert dying.exit_code == -signal.SIGKILL
+    assert kept.decode(name) == value
+    assert kept.encode(value) == name
+    assert kept.decode(name) == value
 
 
 @only_sync
