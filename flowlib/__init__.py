@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .middleware import Middleware
     from .model import Ending, Event, EventType, Run, run_cancelled, run_completed, run_failed, run_finished
     from .retry import Backoff, step_options
+    from .runs import Called
     from .schedule import cron
     from .step import Step
     from .triggers import matching, trigger
@@ -50,6 +51,7 @@ _HOMES = {
     "middleware": ("Middleware",),
     "model": ("Ending", "Event", "EventType", "Run", "run_cancelled", "run_completed", "run_failed", "run_finished"),
     "retry": ("Backoff", "step_options"),
+    "runs": ("Called",),
     "schedule": ("cron",),
     "step": ("Step",),
     "triggers": ("matching", "trigger"),
@@ -65,6 +67,7 @@ __all__ = [
     "AsyncPromise",
     "AsyncStep",
     "Backoff",
+    "Called",
     "ConfigError",
     "Ending",
     "Event",
@@ -103,10 +106,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
+if not TYPE_CHECKING:  # which would take any name for one that is here
 
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{home}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
+        for home, names in _HOMES.items():
+            if name in names:
+                return getattr(import_module(f"{__name__}.{home}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

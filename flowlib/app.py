@@ -82,6 +82,7 @@ class App:
         self._defaults = Defaults(name, options, idempotency, retention)
         self._store: Store | None = None
         self._module = sys._getframe(1).f_globals.get("__name__", "")
+        self._found_at = ""
         self.hooks = Hooks(middleware) if middleware else None
         self.sealing = None if self.hooks is None else self.hooks.sealing
         self.runs = Runs(lambda: self.store, name, self.functions, self.sealing)
@@ -134,13 +135,22 @@ class App:
 
     @property
     def location(self) -> str:
-        """MODULE:NAME, where this app can be imported from. Raises ConfigError when it is in no module."""
+        """MODULE:NAME, where this app can be imported from: where it was made, or where it was loaded from by that name.
+
+        Raises ConfigError when it is in no module.
+        """
         module = sys.modules.get(self._module)
         for attribute, value in vars(module).items() if module else ():
             if value is self:
                 spec = getattr(module, "__spec__", None)
                 return f"{spec.name if spec else self._module}:{attribute}"
+        if self._found_at:
+            return self._found_at
         raise ConfigError(f"app {self.name!r} cannot be imported: assign it to a name at the top of a module")
+
+    def found_at(self, location: str) -> None:
+        """It can be imported from there, as one that a function in another module has made."""
+        self._found_at = location
 
     # -- Redis -------------------------------------------------------------------------------------------------------
 

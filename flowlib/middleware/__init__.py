@@ -30,13 +30,15 @@ __all__ = ["ClaimCheck", "Encryption", "LogContext", "Middleware", "RunInfo", "S
 _HOMES = {"ClaimCheck": "claim_check", "Encryption": "encryption", "LogContext": "log_context", "Tracing": "tracing"}
 
 
-def __getattr__(name: str) -> Any:
-    """Each needs a library of its own, which nobody else has to have."""
-    from importlib import import_module
+if not TYPE_CHECKING:  # which would take any name for one that is here
 
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        """Each needs a library of its own, which nobody else has to have."""
+        from importlib import import_module
+
+        if name in _HOMES:
+            return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @dataclass(frozen=True, slots=True)

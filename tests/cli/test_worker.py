@@ -87,6 +87,18 @@ def test_it_runs_what_is_sent_and_ends_with_code_0_on_sigterm(app: App, redis: r
     assert at_it.endswith(f" INFO shop: at it [{run.id} first#1]")
 
 
+def test_an_app_that_a_function_of_another_module_makes_is_served_where_it_is_named(app: App, start: Start) -> None:
+    made = "\n".join(f"    {line}" for line in MODULE.splitlines())
+    Path("making.py").write_text(f"def make():{made}\n    return app\n")
+    Path("shop.py").write_text("from making import make\n\napp = make()\n")
+    worker = start()
+    app.send(Event("x", {}))
+    until(lambda: app.runs.list(status="completed"))
+    assert end(worker)[0] == 0
+    (run,) = app.runs.list()
+    assert app.store.client.hget(app.store.keys.run(run.id), "location") == b"shop:app"  # where a stock worker finds it
+
+
 def test_a_step_that_runs_at_sigterm_is_finished(app: App, redis: redis_py.Redis, start: Start) -> None:
     worker = start()
     app.send(Event("x", {"seconds": 1}, id="1"))

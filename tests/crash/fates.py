@@ -154,13 +154,16 @@ def _is_mended(fates: Fates, run: Run) -> bool:
     return _is_four(fates, run) and (run.retried == 1 or fates.forgetful)
 
 
-def _is_repeated(fates: Fates, run: Run) -> bool:
-    """It has failed, and one that was made of it has not done again what it had recorded."""
-    if run.replay_of:
-        anew = {line.step for line in fates.bodies[run.id]}
-        return _is_four(fates, run) and anew == {"charge", "b"}
-    made = [each.id for each in fates.runs if each.replay_of == run.id]
-    return fates.forgetful or (run.status == FAILED and [*run.replays] == made and len(made) == 1)
+def _is_replayed(*anew: str) -> Judge:
+    """It has failed, and one that was made of it has done these steps, and no other again."""
+
+    def judge(fates: Fates, run: Run) -> bool:
+        if run.replay_of:
+            return _is_four(fates, run) and {line.step for line in fates.bodies[run.id]} == set(anew)
+        made = [each.id for each in fates.runs if each.replay_of == run.id]
+        return fates.forgetful or (run.status == FAILED and [*run.replays] == made and len(made) == 1)
+
+    return judge
 
 
 def _is_undone_midway(_: Fates, run: Run) -> bool:
@@ -193,7 +196,8 @@ JUDGES: dict[str, Judge] = {
     "stopped": _was_cancelled_by("event stop"),
     "endless": _is_cancelled_by_hand,
     "mending": _is_mended,
-    "repeating": _is_repeated,
+    "repeating": _is_replayed("charge", "b"),
+    "revising": _is_replayed("b"),
     "undoing": _has_failed,
     "undoing-async": _has_failed,
     "undoing-midway": _is_undone_midway,

@@ -18,7 +18,7 @@ app = App("mixture", retries=3, backoff=0.05)
 PATIENT = Limits(losses=50)  # the storm kills at random: nobody is to conclude that it was the step's fault
 
 KINDS = ("short", "flaky", "sleepy", "compensating", "async")
-SIDE_BY_SIDE = ("forking", "joining", "mapping", "racing")
+SIDE_BY_SIDE = ("forking", "joining", "grouping", "mapping", "racing", "hearing")
 STORMY_KINDS = (
     *KINDS,
     "prompt",
@@ -29,6 +29,7 @@ STORMY_KINDS = (
     "deciding",
     "telling",
     "asking",
+    "noun/made",
     *SIDE_BY_SIDE,
 )
 ASIDE = "aside"  # a queue beside the default one
@@ -214,6 +215,36 @@ async def joining(event: Event[dict[str, Any]], step: AsyncStep) -> int:
         return await step.run(f"{name}2", work_promptly, step, f"{name}2", number)
 
     return sum(await asyncio.gather(branch("x"), branch("y")))
+
+
+@app.function(on="grouping", limits=PATIENT)
+async def grouping(event: Event[dict[str, Any]], step: AsyncStep) -> int:
+    async with asyncio.TaskGroup() as group:
+        one = group.create_task(step.run("a", work_async, step, "a", 0))
+        other = group.create_task(step.run("b", work_promptly, step, "b", 0))
+    number = await step.run("c", work_promptly, step, "c", one.result() + other.result())
+    return await step.run("d", work_promptly, step, "d", number)
+
+
+@app.function(on="hearing", limits=PATIENT)
+async def hearing(event: Event[dict[str, Any]], step: AsyncStep) -> int:
+    """4, if it hears the second of the three that come, whichever kind that is, and keeps to it."""
+    kinds = ["heard", "overheard"] if step.random() < 0.5 else ["overheard", "heard"]
+    sent = [Event(kinds[n % 2], {"run": step.run_id, "n": n}, id=f"{step.run_id}:heard-{n}") for n in range(3)]
+    await step.send_event("say", sent)
+    mine = {"run": step.run_id}
+    found = await step.wait_for_any(
+        "any", "heard", "overheard", match=mine, when=lambda each: each.data["n"] == 1, timeout=600, since=event.ts
+    )
+    kept = await step.run("keep", keep, step, "keep", "" if found is None else found.id)
+    number = await step.run("a", work_promptly, step, "a", 2)
+    return await step.run("b", work_promptly, step, "b", number) if kept == f"{step.run_id}:heard-1" else 0
+
+
+@app.function(on="noun/*", limits=PATIENT)
+def of_a_noun(event: Event[dict[str, Any]], step: Step) -> int:
+    number = step.run("a", work_promptly, step, "a", 2)
+    return step.run("b", work, step, "b", number)
 
 
 @app.function(on="mapping", limits=PATIENT)

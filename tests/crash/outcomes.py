@@ -20,8 +20,11 @@ KINDS = (
     "stopped",
     "endless",
     "petitioning",
+    "petitioning-async",
+    "calling",
     "mending",
     "repeating",
+    "revising",
     "undoing",
     "undoing-async",
     "undoing-midway",
@@ -104,6 +107,25 @@ def petitioning(event: Event[dict[str, Any]], step: Step) -> int:
     return step.run("b", work_promptly, step, "b", number) if heard == answer_to(promise.token) else 0
 
 
+@app.function(on="petitioning-async", name="petitioning-async", limits=PATIENT)
+async def petitioning_async(event: Event[dict[str, Any]], step: AsyncStep) -> int:
+    promise = step.promise("answer", as_=str, timeout=600)
+    await step.run("write", write_letter, "settle", promise.token, event.id)
+    number = await step.run("a", work_async, step, "a", 2)
+    try:
+        heard = (True, await promise.result())
+    except StepFailed as failed:
+        heard = (False, failed.message)
+    return await step.run("b", work_promptly, step, "b", number) if heard == answer_to(promise.token) else 0
+
+
+@app.function(on="calling", limits=PATIENT)
+def calling(event: Event[dict[str, Any]], step: Step) -> int:
+    """Has somebody outside call a function, and wait for what it returns."""
+    step.run("write", write_letter, "call", step.run_id, event.id)
+    return step.run("a", work_promptly, step, "a", 3)
+
+
 def charge(step: Step, run: str, event: str, what: Any) -> int:
     """Fails until somebody has done something about it."""
     if not is_mended(event):
@@ -124,6 +146,13 @@ def mending(event: Event[dict[str, Any]], step: Step) -> int:
 def repeating(event: Event[dict[str, Any]], step: Step) -> int:
     step.run("a", work, step, "a", 0)
     number = step.run("charge", charge, step, step.run_id, event.id, "replay")
+    return step.run("b", work_promptly, step, "b", number)
+
+
+@app.function(on="revising", limits=PATIENT)
+def revising(event: Event[dict[str, Any]], step: Step) -> int:
+    step.run("a", work, step, "a", 0)
+    number = step.run("charge", charge, step, step.run_id, event.id, "revise")
     return step.run("b", work_promptly, step, "b", number)
 
 

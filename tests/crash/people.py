@@ -1,4 +1,4 @@
-"""What people outside do while a storm goes on: they are written to by steps, and settle, cancel, retry and replay.
+"""What people outside do while a storm goes on: they are written to by steps, and settle, cancel, retry, replay and call.
 
 A body writes its letter into a file beside the ledger, and may write it again when it is tried again. Whoever reads it
 does what it says as soon as that can be done, through Redis' failures, and once more when Redis has forgotten it.
@@ -15,14 +15,14 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from flowlib import App, FlowError, NotFound, PromiseSettled, RunEnded, ServerError
+from flowlib import App, Called, FlowError, NotFound, PromiseSettled, RunEnded, RunTimeout, ServerError
 from flowlib.model import FAILED
 
 from .ledger import PATH
 
-What = Literal["settle", "cancel", "retry", "replay"]
+What = Literal["settle", "cancel", "retry", "replay", "revise", "call"]
 REASON = "by hand"
 
 
@@ -54,7 +54,11 @@ class People:
         self.faults: list[str] = []
         self._app = app
         self._notes, self._chance, self._forgotten = notes, random.Random(seed), forgotten
-        self._do = {"settle": self._settle, "cancel": self._cancel, "retry": self._retry, "replay": self._replay}
+        self._do = {
+            "settle": self._settle, "cancel": self._cancel, "retry": self._retry, "replay": self._replay,
+            "revise": self._revise, "call": self._call,
+        }  # fmt: skip
+        self._calls: dict[str, Called[Any]] = {}
         self._open: dict[tuple[str, str, str], float] = {}  # letter -> when it is looked at
         self._answered: set[tuple[str, str, str]] = set()
         self._read = 0
@@ -80,6 +84,7 @@ class People:
             if (now := self._forgotten()) > forgotten:  # what is done may be undone
                 forgotten = now
                 self._open |= dict.fromkeys(self._answered, 0.0)
+                self._calls.clear()
             for letter in [letter for letter, at in self._open.items() if at <= time.monotonic()]:
                 self._answer(letter)
 
@@ -142,6 +147,23 @@ class People:
             return False
         _mended(self._notes, about).touch()
         self._app.runs.replay(run, from_step="charge")
+        return True
+
+    def _revise(self, run: str, about: str) -> bool:
+        """As if the step had not failed."""
+        if self._app.runs.get(run).status != FAILED:
+            return False
+        self._app.runs.replay(run, from_step="charge", set={"charge": 3})
+        return True
+
+    def _call(self, run: str, about: str) -> bool:
+        called = self._calls[about] = self._calls.get(about) or self._app.call("growing", {"nap": 0.05})
+        try:
+            result = called.result(timeout=0)
+        except RunTimeout:
+            return False
+        if result != called.run_id:
+            self.faults.append(f"the call {called.run_id} has returned {result!r}")
         return True
 
 

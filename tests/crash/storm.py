@@ -28,7 +28,7 @@ from .fleet import CommandProcess, Forked, WorkerProcess
 from .mixture import ASIDE
 from .people import People
 from .proxy import DOWN, UP, Proxy
-from .stormy import RARE, SCHEDULE, SEAL, TICKING, events_of, make
+from .stormy import RARE, SCHEDULE, TICKING, events_of, make, seal
 
 LEASE = 1.0  # seconds
 SETTLING = 90.0  # that the runs get to end once nobody is struck any more; a lease that a stock worker has lasts ten
@@ -90,7 +90,9 @@ class Storm:
         self._check_at, self._sending = 0.0, threading.Event()
 
     def _connect(self, store: Store | None = None, **settings: Any) -> App:
-        return make(*(SEAL if self._sealed else ())).connect(store=store or Store(self.server.url, **settings))
+        return make(*(seal(self.notes) if self._sealed else ())).connect(
+            store=store or Store(self.server.url, **settings)
+        )
 
     @property
     def forgotten(self) -> int:
@@ -126,7 +128,7 @@ class Storm:
     # -- the fleet ---------------------------------------------------------------------------------------------------
 
     def _location(self, name: str) -> str:
-        return f"tests.crash.stormy:{'sealed_' * self._sealed}{name}"
+        return f"tests.crash.{'sealed' if self._sealed else 'stormy'}:{name}"
 
     def _alone(self) -> Forked:
         """Deployed a while ago: it lacks a function."""

@@ -1,15 +1,16 @@
 """The app of a storm: all functions that there are for it, one that cron starts each second, and what starts them.
 
-`older` is what some workers still have: it lacks a function. `sealed_…` are the same, and encrypt.
+`older` is what some workers still have: it lacks a function. Those of `sealed.py` are the same, with middleware.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from flowlib import App, Event, Middleware, Step, cron
-from flowlib.middleware.encryption import Encryption
+from flowlib.middleware import ClaimCheck, Encryption
 from flowlib.schedule import event_id
 from flowlib.ulid import ulid_of
 
@@ -19,7 +20,6 @@ from .mixture import PATIENT, work_promptly
 TICKING, STEP = "ticking", "tick"
 SCHEDULE = f"{TICKING}|* * * * * * UTC"
 RARE = "rare"
-SEAL = (Encryption({"storm": bytes(range(16))}),)
 KINDS = (*mixture.STORMY_KINDS, *kinship.KINDS, *outcomes.KINDS)
 
 ticks = App("mixture", retries=3, backoff=0.05)
@@ -39,8 +39,11 @@ def make(*middleware: Middleware, without: str = "") -> App:
 
 app = make()
 older = make(without=RARE)
-sealed_app = make(*SEAL)
-sealed_older = make(*SEAL, without=RARE)
+
+
+def seal(notes: Path) -> tuple[Middleware, ...]:
+    """Every value is written to a file, also by those who write the same, and its name is encrypted."""
+    return ClaimCheck(f"{notes}.values", over=0), Encryption({"storm": bytes(range(16))})
 
 
 def run_of(tick: datetime) -> str:

@@ -14,6 +14,7 @@ from flowlib import (
     AsyncPromise,
     AsyncStep,
     Backoff,
+    Called,
     Ending,
     Event,
     EventType,
@@ -36,7 +37,6 @@ from flowlib import (
 )
 from flowlib.middleware import ClaimCheck, Encryption, LogContext, RunInfo, StepInfo, Tracing
 from flowlib.model import Attempt, ErrorInfo, HistoryEntry, StepRecord
-from flowlib.runs import Called
 
 
 @dataclass(frozen=True)

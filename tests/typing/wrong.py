@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import flowlib
 from flowlib import (
     App,
     AsyncStep,
@@ -17,6 +18,7 @@ from flowlib import (
     Step,
     cron,
     matching,
+    middleware,
     run_failed,
     step_options,
     trigger,
@@ -110,6 +112,8 @@ def import_contacts(event: Event[Upload], step: Step) -> int:
     step.attempt = 2  # error
     step.log.info("%s", [child, begun, one])
     event.data.id  # error
+    flowlib.Stepp  # error
+    middleware.Encrypted  # error
     event.data = Upload("x")  # error
     return len(rows) + len(total)
 
