@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import redis
@@ -18,20 +20,38 @@ Sent = tuple[str, str, bytes, int, str]
 
 
 LONGEST_DOUBT = 600.0  # seconds for which it is in doubt whether events have been stored, before they are sent again
+MOST_DOUBTED = 10_000  # events
 
 
 class EventStore(Link):
+    @cached_property
+    def _doubted(self) -> dict[tuple[str, str], float]:
+        """By id and name: since when events may have been stored, of which nothing was heard."""
+        return {}
+
     def send_events(self, events: Sequence[Sent]) -> None:
-        """Append them to the stream: all of them, or none, and once, also if the reply to the first try is lost."""
+        """Append them to the stream: all of them, or none, and once, also if the reply to the first try is lost; and if
+        nothing was heard at all, and they are sent again from this process.
+        """
         parts = [part for event in events for part in event]
-        doubtful_ms = round(1000 * min(self._patience, LONGEST_DOUBT)) + 1000
+        began, doubted = time.monotonic(), self._doubted
+        since = min((doubted.get(event[:2], began) for event in events), default=began) if doubted else began
+
+        def pack(seconds: float) -> Packed:
+            looks_back = round(1000 * min(seconds, LONGEST_DOUBT)) + 1000 if seconds else 0
+            return self._pack("send_events", looks_back, *parts, key=self.keys.events)
+
         try:
-            self.wire.call_once(
-                self._pack("send_events", 0, *parts, key=self.keys.events),
-                again=lambda: self._pack("send_events", doubtful_ms, *parts, key=self.keys.events),
-            )
+            self.wire.call_once(pack(began - since), again=lambda: pack(began - since + self._patience))
         except redis.RedisError as error:
+            if len(doubted) < MOST_DOUBTED:
+                for event in events:
+                    doubted.setdefault(event[:2], began)
             raise explain(error, self.url) from None
+        if doubted:
+            over = [event for event, since in doubted.copy().items() if since < began - LONGEST_DOUBT]
+            for name in [*over, *(event[:2] for event in events)]:
+                doubted.pop(name, None)
 
     def join_events(self, app: str) -> bool:
         return bool(self._call("join_events", app, key=self.keys.events))

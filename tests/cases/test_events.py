@@ -247,6 +247,50 @@ def test_events_whose_first_try_had_no_answer_are_stored_once_and_start_once(
     assert check_invariants(case.app.store) == []
 
 
+class NoReplyHeard(Wire):
+    """Redis does what it is told, and cannot say so while `deaf`."""
+
+    deaf = True
+
+    def _read(self, expected: int) -> list[Any]:
+        replies = super()._read(expected)
+        if self.deaf:
+            raise ConnectionError("the reply is lost")
+        return replies
+
+
+@only_sync
+def test_what_a_producer_sends_again_because_it_heard_nothing_is_stored_once(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BEHAVIOURS 79: whoever waits for one such event after the other gets it once; what else is sent is not held up."""
+
+    @case.function()
+    def f(event: Event[Any], step: Any) -> Any:
+        first = yield step.wait_for_event("first", "said", timeout=60)
+        second = yield step.wait_for_event("second", "said", timeout=60)
+        return [first.id, second.id]
+
+    case.start()
+    run_id = case.send()
+    until(lambda: case.app.runs.get(run_id).state == "waiting")
+    producer = App("producer").connect(store=Store(case.app.store.url, wire=NoReplyHeard, patience=0))
+    said = [Event("said", {"n": n}, id=f"said-{n}") for n in range(2)]
+    for _ in range(2):
+        with pytest.raises(ServerError):
+            producer.send(said[0])
+        until(lambda: [step.id for step in case.app.runs.get(run_id).steps] == ["first", "second"])
+    monkeypatch.setattr(NoReplyHeard, "deaf", False)
+    producer.send(Event("other", {}, id="other"))
+    assert producer.send(said) == ["said-0", "said-1"]
+    assert producer.store._doubted == {}
+    assert case.ended(run_id).result == ["said-0", "said-1"]
+    entries: Any = case.app.store.client.xrange(case.app.store.keys.events)
+    assert [fields[b"id"] for _, fields in entries[1:]] == [b"said-0", b"other", b"said-1"]
+    producer.store.close()
+    assert check_invariants(case.app.store) == []
+
+
 @only_sync
 def test_dispatchers_that_race_on_events_start_one_run_each(case: Case) -> None:
     """Behaviour 118: two workers take their share, and a redelivered event finds the run that it started."""

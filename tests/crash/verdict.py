@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from functools import cached_property
 from statistics import quantiles
+from typing import Any
 
 from flowlib.journal import id_of
 from flowlib.model import HistoryEntry, Run
@@ -55,6 +56,13 @@ class Verdict:
             *map(self._told, self.fates.lost),
         ]
 
+    @property
+    def stored_twice(self) -> list[str]:
+        """Events that the producer has sent again because it had heard nothing; as far as the stream goes back."""
+        entries: Any = self.storm.store.client.xrange(self.storm.store.keys.events)
+        times = Counter(fields[b"id"].decode() for _, fields in entries)
+        return [event for event in self.storm.events if times[event] > 1 and not self.storm.forgotten]
+
     @cached_property
     def outlived(self) -> list[Line]:
         """Bodies that were started when their run had ended, and their worker had had the time to hear of it."""
@@ -83,6 +91,7 @@ class Verdict:
             *self.storm.people.faults,
             *check_invariants(self.storm.store),
             *self.lost,
+            *(f"{event} is stored several times" for event in self.stored_twice),
             *self.ticks,
             *self.fates.unhandled,
             *self.fates.undone,
