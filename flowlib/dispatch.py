@@ -5,6 +5,9 @@ Starting is idempotent, so nobody starts anything twice (I5).
 
 A wait is found by the digest of an event's data by the fields that it is matched by. Which fields those are only the
 script knows for sure, at the instant at which it settles the event: what it asks for is added, and the event comes again.
+
+Two versions of an app may be at work side by side. An event that is on functions which only others know starts what is
+known here, and stays unsettled; who knows the others finds it abandoned, and goes first at claiming it.
 """
 
 from __future__ import annotations
@@ -69,13 +72,13 @@ class Dispatcher:
         while not stopping():
             try:
                 self._reading = cast(int, reader.client_id())
-                while owing and (entries := self.unsettled(reader)):
-                    self.dispatch(entries)
+                if owing:
+                    self.dispatch_unsettled(reader)
                 owing = False
                 if time.monotonic() - self._looked > self._idle_ms / 1000:
                     self._looked = time.monotonic()
                     self._fields.clear()
-                    self.dispatch(self.abandoned())
+                    self.dispatch_abandoned()
                     self.resume()
                 self.dispatch(self.fresh(BLOCK_MS, reader))
                 wait, self._batch = 0.1, min(self._batch * 2, BATCH)
@@ -113,9 +116,14 @@ class Dispatcher:
         """Events that no dispatcher of this app has read."""
         return self._read(">", block_ms, reader)
 
-    def unsettled(self, reader: redis.Redis | None = None) -> list[Entry]:
-        """Events that this very dispatcher has read and not settled: the reply that brought them was lost, or what followed."""
-        return self._read("0", None, reader)
+    def dispatch_unsettled(self, reader: redis.Redis | None = None) -> None:
+        """Events that this very dispatcher has read and not settled: the reply that brought them was lost, or what followed.
+        Some stay so: they are for another version of the app, too.
+        """
+        after = "0"
+        while entries := self._read(after, None, reader):
+            self.dispatch(entries)
+            after = entries[-1][0].decode()
 
     def _read(self, after: str, block_ms: int | None, reader: redis.Redis | None) -> list[Entry]:
         key = self._store.keys.events
@@ -126,14 +134,27 @@ class Dispatcher:
             return [entry for batches in reply.values() for batch in batches for entry in batch]
         return [entry for _, entries in reply or [] for entry in entries]
 
-    def abandoned(self) -> list[Entry]:
-        """Events that a dispatcher has read and not settled for so long that it must be dead."""
-        key = self._store.keys.events
-        reply = self._store.client.xautoclaim(key, self._app, self._consumer, self._idle_ms, count=self._batch)
-        found = [entry for entry in cast(list[Entry], reply[1]) if entry[1]]
-        if found:
-            log.info("dispatch: %d events of a dead dispatcher claimed", len(found))
-        return found
+    def dispatch_abandoned(self) -> list[str]:
+        """Events that a dispatcher has read and not settled for so long that it must be dead, or of another version.
+        Returns the ids of runs that are new.
+        """
+        started: list[str] = []
+        after = b"0-0"
+        while True:
+            after, entries = self.abandoned(after)
+            started += self.dispatch(entries)
+            if after == b"0-0":
+                return started
+
+    def abandoned(self, after: bytes = b"0-0") -> tuple[bytes, list[Entry]]:
+        """The next of them, which are ours from now on, and where to go on."""
+        reply: Any = self._store.client.xautoclaim(
+            self._store.keys.events, self._app, self._consumer, self._idle_ms, after, count=self._batch
+        )
+        entries = [entry for entry in reply[1] if entry[1]]
+        if entries:
+            log.info("dispatch: %d events claimed that another dispatcher had left", len(entries))
+        return reply[0], entries
 
     def dispatch(self, entries: list[Entry]) -> list[str]:
         """Start all that these events trigger, wake what waits for them, and settle them: in one round trip, unless the
@@ -155,6 +176,8 @@ class Dispatcher:
                 elif word == 3:
                     again.add(what)
                     overtaken.add(what)
+                elif word == 4:
+                    self._looked = max(self._looked, time.monotonic() + self._idle_ms / 1000)
             entries = [entry for entry in entries if entry[0] in again]
         for run in started:
             log.info("run %s started", run)
@@ -166,18 +189,19 @@ class Dispatcher:
             event = read_event(entry, fields)
         except (KeyError, ValueError, OverflowError) as error:
             log.error("event %s in the stream is malformed (%r): it starts nothing", entry, error)
-            return entry, OTHER, (), "", "", {}, b"", (), 0
+            return entry, OTHER, (), "", "", {}, b"", (), 0, ()
         event_id, name, *_ = event
         meta = text(fields.get(b"meta", b""))
         if name == INVOKE_EVENT:
-            return entry, name, self._invoked(entry, event, overtaken, meta), name, event_id, {}, b"", (), 0
+            return entry, name, self._invoked(entry, event, overtaken, meta), name, event_id, {}, b"", (), 0, ()
         label, functions, refused = self._subscriptions.started_by(event)
         starts: list[Start] = []
         for function in functions:
             run = ulid_of(int(entry.partition("-")[0]), self._app, function.name, event_id, entry)
             starts.append(self._start(function, run, event, entry, overtaken, meta))
         matched = self._matched(event, self._fields.get(name, ()))
-        return entry, label, starts, name, event_id, *matched, refused, int(name in self._cancelling)
+        cancelling = int(name in self._cancelling)
+        return entry, label, starts, name, event_id, *matched, refused, cancelling, self._subscriptions.on(name)
 
     def _start(
         self, function: Function, run: str, event: tuple[str, str, bytes, int], entry: str, overtaken: bool, meta: str

@@ -9,6 +9,7 @@ RQ's names (`RQ_KEY_PREFIX`, default `rq`). For Redis Cluster give both prefixes
 | `{p}:apps`                 | set    | for ever, or `flow forget`        | names of the apps that ever had a worker |
 | `{p}:queues`               | set    | for ever                          | queues that ever held one of our jobs |
 | `{p}:functions:{app}`      | hash   | for ever; those of living workers  | function -> its description (JSON) |
+| `{p}:subscribed:{app}`     | hash   | for ever; those of living workers  | event, `noun/*` -> functions on it, a line each |
 | `{p}:listeners`            | hash   | while there are any               | app -> which ends of runs it is on (tell.lua) |
 | `{p}:refused:{app}`        | stream | the last 100, or `flow forget`    | events of which a trigger's condition raised |
 | `{p}:cancels:{app}:{event}:{digest}` | zset | while it may end a run   | `run|its event` -> that event's ms |
@@ -125,6 +126,9 @@ class Keys:
 
     def functions(self, app: str) -> str:
         return f"{self.prefix}:functions:{app}"
+
+    def subscribed(self, app: str) -> str:
+        return f"{self.prefix}:subscribed:{app}"
 
     def cron(self, app: str) -> str:
         return f"{self.prefix}:cron:{app}"

@@ -24,8 +24,11 @@ End = tuple[str, str, int]
 
 Start = tuple[Any, ...]  # a run that begins, as dispatch_events takes it
 # An event as it does: its id in the stream, its name for the metrics, its runs, name, id, digests by lists of fields, memo,
-# (function, why) of those that it would start if their conditions had not raised, 1 if events of its name may cancel runs
-Dispatched = tuple[str, str, Sequence[Start], str, str, Mapping[str, str], bytes, Sequence[tuple[str, str]], int]
+# (function, why) of those that it would start if their conditions had not raised, 1 if events of its name may cancel runs,
+# the functions that were asked, and where to look for others
+Dispatched = tuple[
+    str, str, Sequence[Start], str, str, Mapping[str, str], bytes, Sequence[tuple[str, str]], int, Sequence[str]
+]
 
 
 @dataclass(frozen=True, slots=True)

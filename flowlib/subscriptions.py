@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from .codec import decode
@@ -36,6 +37,8 @@ class Started(NamedTuple):
 class Subscriptions:
     def __init__(self, functions: Iterable[Function], open: Open | None = None) -> None:
         self._open = open  # for data that is sealed
+        self._on = subscribed_by(functions := list(functions))
+        self.on = lru_cache(1000)(self._listeners_of)
         self._by_name: dict[str, list[tuple[Function, Trigger[Any]]]] = {}
         self._by_noun: list[tuple[Function, Trigger[Any]]] = []
         for function in functions:
@@ -64,6 +67,22 @@ class Subscriptions:
                 log.exception("event %r: the condition of %s on it raised: it starts nothing", event_id, function.name)
                 refused.append((function.name, f"{type(error).__name__}: {error}"[:1000]))
         return Started(found[0][1].name if found else OTHER, list(started.values()), refused)
+
+    def _listeners_of(self, name: str) -> tuple[str, ...]:
+        """Functions that are on events of that name, a line each, and what to look for to find those that others know."""
+        places = [name, *(name[: at + 1] + "*" for at, each in enumerate(name) if each == "/")]
+        functions = {function for place in places for function in self._on.get(place, ())}
+        return "\n".join(["", *sorted(functions), ""]), *places
+
+
+def subscribed_by(functions: Iterable[Function]) -> dict[str, set[str]]:
+    """By the names of events: functions that are started by these, or whose runs are cancelled by them."""
+    found: dict[str, set[str]] = {}
+    for function in functions:
+        triggers = (*function.triggers, *_called(function))
+        for name in (*(each.name for each in triggers), *(each.name for each in function.cancel_on)):
+            found.setdefault(name, set()).add(function.name)
+    return found
 
 
 def cancels_of(function: Function, data: Any) -> list[tuple[str, str, str]]:

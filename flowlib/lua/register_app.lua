@@ -1,13 +1,15 @@
 #!lua
 --#include clock known
--- register_app: a worker tells which functions its app has, and which ends of runs they are on, for all who do not import it.
+-- register_app: a worker tells which functions its app has, and which events and ends of runs they are on, for all who do
+-- not import it.
 -- KEYS   1 {P}:apps   and those of the library
--- ARGV   1 P  2 R  3 worker, '' if it is none  4 app  5 ends of runs, as lib/tell.lua has them  6.. function, its description, …
+-- ARGV   1 P  2 R  3 worker, '' if it is none  4 app  5 ends of runs, as lib/tell.lua has them  6 lines `event function`
+--        7.. function, its description, …
 -- reply  1
-local app, heard, names = ARGV[4], ARGV[5], {}
+local app, heard, on, names = ARGV[4], ARGV[5], ARGV[6], {}
 local record = R .. ':worker:' .. ARGV[3]
 redis.call('SADD', KEYS[1], app)
-for i = 6, #ARGV, 2 do
+for i = 7, #ARGV, 2 do
   names[#names + 1] = ARGV[i]
   redis.call('HSET', P .. ':functions:' .. app, ARGV[i], ARGV[i + 1])
 end
@@ -17,7 +19,8 @@ for line in string.gmatch(heard, '[^\n]+') do
 end
 if lines ~= '\n' then redis.call('HSET', P .. ':listeners', app, lines) end
 if redis.call('EXISTS', record) == 1 then -- else RQ is about to hear of it
-  redis.call('HSET', record, 'flow_app', app, 'flow_functions', table.concat(names, '\n'), 'flow_heard', heard)
+  redis.call('HSET', record, 'flow_app', app, 'flow_functions', table.concat(names, '\n'), 'flow_heard', heard,
+    'flow_on', on)
   forget_unknown(app)
 end
 return 1

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from flowlib.function import Function, heard_by
 from flowlib.records import JobSpec, Lease, text
+from flowlib.subscriptions import subscribed_by
 from flowlib.wire import script
 
 from .link import Link
@@ -20,7 +21,10 @@ class HouseStore(Link):
         What only `worker`, as RQ knows it, declares is forgotten once that is gone, unless nobody is there.
         """
         told = [part for name, each in functions.items() for part in (name, json.dumps(each.describe()))]
-        self._call("register_app", worker, app, heard_by(functions.values()), *told, key=self.keys.apps)
+        on = [f"{event} {name}" for event, names in subscribed_by(functions.values()).items() for name in names]
+        self._call(
+            "register_app", worker, app, heard_by(functions.values()), "\n".join(sorted(on)), *told, key=self.keys.apps
+        )
 
     def forget_functions(self, app: str) -> None:
         """Those that no worker of the app knows any more, if there is any worker of it."""

@@ -11,7 +11,7 @@ from .mixture import ASIDE, PATIENT, refuse, work, work_promptly
 
 app = App("mixture", retries=3, backoff=0.05)
 
-KINDS = ("raising", "gathering", "leaving", "meeting")
+KINDS = ("raising", "gathering", "leaving", "meeting", "rare")
 FOREVER = 3600.0  # seconds
 
 

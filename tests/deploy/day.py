@@ -145,7 +145,7 @@ class Day:
         event = self.app.send(Event(name, {}))
         dispatcher = Dispatcher("chores", self.app.functions, self.app.location, self.store, "tests", idle_ms=0)
         dispatcher.dispatch(dispatcher.fresh())
-        dispatcher.dispatch(dispatcher.abandoned())
+        dispatcher.dispatch_abandoned()
         return self.app.runs.of_event(event)
 
 

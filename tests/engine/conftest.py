@@ -53,7 +53,7 @@ class Desk:
         job = make_job("desk", "errand", run, LOCATION, ENTRY, RUN, None, "flow")
         event = (event_id, "go", encode({}, where="data"), 0)
         start = self.store.start(self.function, run, event, LOCATION, job)
-        told: Dispatched = ("0-1", "go", [start], "go", event_id, {}, b"", (), 0)
+        told: Dispatched = ("0-1", "go", [start], "go", event_id, {}, b"", (), 0, ())
         return self.store.send_all([self.store.dispatch_events("desk", [told])])[0][0]
 
     def claim(self, worker: str = "anna", lease_ms: int = 60_000) -> Claim:

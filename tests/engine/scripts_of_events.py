@@ -64,7 +64,7 @@ class ScriptsWithEvents(Scripts):
         ((_, entry),) = found
         name, data = entry[b"name"].decode(), decode(entry[b"data"])
         digests = {by: digest_in(by, data) for by in known}
-        return self.id(number), name, [], name, f"event {number}", digests, _memo(number), [], 0
+        return self.id(number), name, [], name, f"event {number}", digests, _memo(number), [], 0, ()
 
 
 def _wait(wish: Wish) -> Wait:

@@ -99,7 +99,7 @@ def test_a_worker_that_is_gone_reads_no_events_any_more_once_what_it_had_read_is
     desk.house.bury()
     assert readers(desk) == {"alive", "killed"}
     heir = reader(desk, "alive")
-    assert len(heir.dispatch(heir.abandoned())) == 1
+    assert len(heir.dispatch_abandoned()) == 1
     desk.house.bury()
     assert readers(desk) == {"alive"}
 

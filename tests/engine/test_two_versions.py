@@ -1,0 +1,134 @@
+"""Two versions of an app at work side by side: an event is settled by who knows all functions that are on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rq import SimpleWorker
+
+from flowlib import App, Event, Step, matching, trigger
+from flowlib.dispatch import Dispatcher
+from flowlib.testing import check_invariants
+
+from .conftest import LOCATION, Desk
+
+
+def handle(event: Event[Any], step: Step) -> None: ...
+
+
+def version(desk: Desk, *on: Any, **cancelled: Any) -> tuple[SimpleWorker, Dispatcher]:
+    """A worker of an app with a function for each, and what it reads events with."""
+    app = App("desk")
+    for n, each in enumerate(on):
+        app.function(on=each, name=f"f{n}", cancel_on=cancelled.get(f"f{n}", ()))(handle)
+    worker = SimpleWorker(["q"], connection=desk.store.client)
+    worker.register_birth()
+    desk.store.register_app("desk", app.functions, worker.name)
+    desk.store.join_events("desk")
+    return worker, Dispatcher("desk", app.functions, LOCATION, desk.store, worker.name, idle_ms=0)
+
+
+def sent(desk: Desk, name: str) -> None:
+    App("sender").connect(store=desk.store).send(Event(name, {"a": 1}, id=name))
+
+
+def pending(desk: Desk) -> int:
+    told: Any = desk.store.client.xpending(desk.store.keys.events, "desk")
+    return int(told["pending"])
+
+
+def begun(desk: Desk) -> list[str]:
+    return sorted(run.function for run in desk.runs.list(limit=None))
+
+
+@pytest.mark.parametrize(
+    ("older", "newer", "name"),
+    [
+        (["a"], ["a", "b"], "b"),
+        (["a"], ["a", "a"], "a"),
+        (["a"], ["a", "b/*"], "b/c"),
+        (["a"], ["a", "b/*"], "b/c/d"),
+        (["a"], ["a", "b/c/*"], "b/c/d"),
+        (["a"], ["a", "ü  %s '/ "], "ü  %s '/ "),
+        (["a"], ["a", trigger("b", when=lambda event: event.data["a"] == 1)], "b"),
+    ],
+    ids=["new name", "new function", "noun", "noun of more", "longer noun", "odd name", "condition"],
+)
+def test_an_event_for_a_function_that_only_a_newer_worker_knows_stays_until_that_has_seen_it(
+    desk: Desk, older: list[Any], newer: list[Any], name: str
+) -> None:
+    """I5, BEHAVIOURS 118: whoever reads it first, each function is started once."""
+    _, old = version(desk, *older)
+    sent(desk, name)
+    old.dispatch(old.fresh())
+    before = begun(desk)
+    assert pending(desk) == 0  # nobody else was there
+    _, new = version(desk, *newer)
+    App("sender").connect(store=desk.store).send(Event(name, {"a": 1}, id="again"))
+    old.dispatch(old.fresh())
+    assert pending(desk) == 1
+    old.dispatch_unsettled()
+    old.dispatch_abandoned()
+    assert pending(desk) == 1
+    assert new.dispatch_abandoned() != []
+    assert pending(desk) == 0
+    assert new.dispatch_abandoned() == []
+    assert begun(desk) == sorted([*before, *(f"f{n}" for n, on in enumerate(newer) if name == "a" or n == 1)])
+
+
+def test_an_event_is_settled_by_whoever_knows_all_that_is_on_it(desk: Desk) -> None:
+    _, old = version(desk, "a", "b")
+    _, new = version(desk, "a", "c")
+    for name in "abc":
+        sent(desk, name)
+    new.dispatch(new.fresh())
+    assert (begun(desk), pending(desk)) == (["f0", "f1"], 1)  # b is on a function of the older one only
+    old.dispatch_abandoned()
+    assert (begun(desk), pending(desk)) == (["f0", "f1", "f1"], 0)
+
+
+def test_an_event_for_what_nobody_knows_any_more_is_settled_by_anybody(desk: Desk) -> None:
+    """A deployment that is taken back, or a trigger that is gone: nothing stays for ever."""
+    _, old = version(desk, "a")
+    newer, _ = version(desk, "a", "b")
+    sent(desk, "b")
+    old.dispatch(old.fresh())
+    old.dispatch_abandoned()
+    assert pending(desk) == 1
+    newer.register_death()
+    desk.house.bury()
+    old.dispatch_abandoned()
+    assert (begun(desk), pending(desk)) == ([], 0)
+
+
+def test_many_events_that_stay_are_all_taken_over_at_once(desk: Desk) -> None:
+    _, old = version(desk, "a")
+    _, new = version(desk, "a", "b")
+    app = App("sender").connect(store=desk.store)
+    app.send([Event("b" if n % 2 else "a", {}, id=str(n)) for n in range(500)])
+    while entries := old.fresh():
+        old.dispatch(entries)
+    assert pending(desk) == 250
+    old.dispatch_unsettled()
+    assert len(new.dispatch_abandoned()) == 250
+    assert pending(desk) == 0
+    assert begun(desk) == ["f0"] * 250 + ["f1"] * 250
+    assert check_invariants(desk.store) == []
+
+
+def test_an_event_that_cancels_runs_of_a_newer_version_is_seen_by_that(desk: Desk) -> None:
+    """It may come before the run that it is to end."""
+    _, old = version(desk, "a")
+    _, new = version(desk, "a", "b", f1=matching("stop", "a"))
+    sent(desk, "b")
+    entries = new.fresh()
+    sent(desk, "stop")
+    old.dispatch(old.fresh())
+    assert pending(desk) == 2
+    new.dispatch_abandoned()
+    new.dispatch(entries)
+    assert pending(desk) == 0
+    (run,) = desk.runs.list()
+    assert (run.function, run.status, run.reason) == ("f1", "cancelled", "event stop (stop)")
+    assert check_invariants(desk.store) == []
