@@ -148,7 +148,8 @@ class App:
             return self._found_at
         raise ConfigError(f"app {self.name!r} cannot be imported: assign it to a name at the top of a module")
 
-    def found_at(self, location: str) -> None:
+    @location.setter
+    def location(self, location: str) -> None:
         """It can be imported from there, as one that a function in another module has made."""
         self._found_at = location
 

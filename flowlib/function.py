@@ -18,7 +18,7 @@ from typing import Any
 from .errors import ConfigError
 from .model import RUN_EVENTS
 from .retry import DEFAULTS, Options
-from .schedule import Cron
+from .schedule import CRON_EVENT, Cron
 from .triggers import Matching, Trigger
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -170,6 +170,16 @@ def heard_by(functions: Iterable[Function]) -> str:
         if function.trigger_for(event.name) is not None or event.name in {each.name for each in function.cancel_on}
     }
     return "\n".join(["", *sorted(heard), ""]) if heard else ""
+
+
+def subscribed_by(functions: Iterable[Function]) -> dict[str, set[str]]:
+    """By the names of events, and `noun/*`: functions that are started by these, or whose runs are cancelled by them."""
+    found: dict[str, set[str]] = {}
+    for function in functions:
+        names = {each.name for each in function.triggers} | {each.name for each in function.cancel_on}
+        for name in names | ({CRON_EVENT} if function.crons else set()):  # `flow cron trigger`
+            found.setdefault(name, set()).add(function.name)
+    return found
 
 
 def check_name(what: str, name: str) -> str:

@@ -163,5 +163,5 @@ def load(location: str) -> App:
         apps = [name for name, value in vars(module).items() if isinstance(value, App)]
         hint = f": it has {', '.join(apps)}" if apps else ""
         raise ConfigError(f"{location!r}: module {module_name} has no App named {attribute!r}{hint}")
-    app.found_at(location)
+    app.location = location
     return app

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from .codec import decode
 from .errors import PayloadError
-from .function import Function
+from .function import Function, subscribed_by
 from .model import ENDINGS, Event
 from .schedule import CRON_EVENT
 from .sealed import Open, Unopened, lenient
@@ -73,16 +73,6 @@ class Subscriptions:
         places = [name, *(name[: at + 1] + "*" for at, each in enumerate(name) if each == "/")]
         functions = {function for place in places for function in self._on.get(place, ())}
         return "\n".join(["", *sorted(functions), ""]), *places
-
-
-def subscribed_by(functions: Iterable[Function]) -> dict[str, set[str]]:
-    """By the names of events: functions that are started by these, or whose runs are cancelled by them."""
-    found: dict[str, set[str]] = {}
-    for function in functions:
-        triggers = (*function.triggers, *_called(function))
-        for name in (*(each.name for each in triggers), *(each.name for each in function.cancel_on)):
-            found.setdefault(name, set()).add(function.name)
-    return found
 
 
 def cancels_of(function: Function, data: Any) -> list[tuple[str, str, str]]:

@@ -6,9 +6,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from flowlib.function import Function, heard_by
+from flowlib.function import Function, heard_by, subscribed_by
 from flowlib.records import JobSpec, Lease, text
-from flowlib.subscriptions import subscribed_by
 from flowlib.wire import script
 
 from .link import Link
