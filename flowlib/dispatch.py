@@ -6,8 +6,8 @@ Starting is idempotent, so nobody starts anything twice (I5).
 A wait is found by the digest of an event's data by the fields that it is matched by. Which fields those are only the
 script knows for sure, at the instant at which it settles the event: what it asks for is added, and the event comes again.
 
-Two versions of an app may be at work side by side. An event that is on functions which only others know starts what is
-known here, and stays unsettled; who knows the others finds it abandoned, and goes first at claiming it.
+Two versions of an app may be at work side by side. An event that functions are on which only others know starts what is
+known here, and is handed over to one of those, which finds it among its own.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ log = logging.getLogger("flowlib.dispatch")
 
 BATCH = 100
 AT_ONCE = 10  # in one script, which holds up everybody else for about a millisecond
+HANDED_OVER = 1.0  # seconds after which an event is looked for at the latest that another dispatcher has left to us
 BLOCK_MS = 1000  # below redis-py's own socket timeout of 5 s
 
 Entry = tuple[bytes, dict[bytes, bytes]]
@@ -59,7 +60,7 @@ class Dispatcher:
         self._store = store
         self._consumer = consumer
         self._idle_ms = idle_ms
-        self._looked = 0.0
+        self._looked = self._settled = 0.0
         self._fields: dict[str, tuple[str, ...]] = {}  # by the name of an event: what waits on it are matched by
         self._batch = BATCH  # events to be read at once: fewer where replies do not get through as a whole
         self._reading = 0  # the id of the connection that waits for events, as the server counts
@@ -72,9 +73,9 @@ class Dispatcher:
         while not stopping():
             try:
                 self._reading = cast(int, reader.client_id())
-                if owing:
+                if owing or time.monotonic() - self._settled > HANDED_OVER:
                     self.dispatch_unsettled(reader)
-                owing = False
+                    owing, self._settled = False, time.monotonic()
                 if time.monotonic() - self._looked > self._idle_ms / 1000:
                     self._looked = time.monotonic()
                     self._fields.clear()
@@ -117,8 +118,8 @@ class Dispatcher:
         return self._read(">", block_ms, reader)
 
     def dispatch_unsettled(self, reader: redis.Redis | None = None) -> None:
-        """Events that this very dispatcher has read and not settled: the reply that brought them was lost, or what followed.
-        Some stay so: they are for another version of the app, too.
+        """Events that are with this dispatcher and that it has not settled: the reply that brought them was lost, or what
+        followed; or another version has handed them over. Some may stay: nobody who lives knows what they are for.
         """
         after = "0"
         while entries := self._read(after, None, reader):
@@ -135,9 +136,7 @@ class Dispatcher:
         return [entry for _, entries in reply or [] for entry in entries]
 
     def dispatch_abandoned(self) -> list[str]:
-        """Events that a dispatcher has read and not settled for so long that it must be dead, or of another version.
-        Returns the ids of runs that are new.
-        """
+        """Events that a dispatcher has read and not settled for so long that it must be dead. Returns the ids of new runs."""
         started: list[str] = []
         after = b"0-0"
         while True:
@@ -176,8 +175,6 @@ class Dispatcher:
                 elif word == 3:
                     again.add(what)
                     overtaken.add(what)
-                elif word == 4:
-                    self._looked = max(self._looked, time.monotonic() + self._idle_ms / 1000)
             entries = [entry for entry in entries if entry[0] in again]
         for run in started:
             log.info("run %s started", run)

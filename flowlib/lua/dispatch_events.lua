@@ -1,10 +1,10 @@
 #!lua
---#include clock run metrics job queue wait cancel_on tell children branches finish undo cancel start
+--#include clock run metrics job queue wait cancel_on tell children branches finish undo cancel start known
 -- dispatch_events: events start what they trigger in this app, reach the runs that wait for them, cancel those that are to be
 -- cancelled by them, and are acknowledged, all or nothing (I5).
 -- An event that comes again starts nothing again; nor does it reach a wait again, because that is over, or one that was
 -- registered later.
--- KEYS   1 {P}:events   and {P}:refused:{app} {P}:settled:{app} {P}:subscribed:{app}, those of the libraries
+-- KEYS   1 {P}:events   and {P}:refused:{app} {P}:settled:{app}, those of the libraries
 -- ARGV   1 P  2 R  3 app  4 the events, packed: {stream id, name for the metrics, its runs as `start` takes them, name, id,
 --        its digest by each list of fields that waits on its name are known to be matched by ('': it has not all of them), memo,
 --        {function, why} of those that it does not start because a condition raised, 1 if events of its name may cancel runs,
@@ -12,8 +12,8 @@
 -- reply  for each run in turn {1, run} started; {0, run} this event id has started that run before; {2, stream id, name,
 --        lists of fields, if there are new ones} for an event that is to come again: with its digests by these, or because more
 --        wait for it than one script may hold up everybody else for; {3, stream id} for one that is to come again with what
---        there is since that may cancel its runs: such events were settled before it; {4, stream id} for one that stays
---        unsettled, because it is for functions, too, that only workers of another version know
+--        there is since that may cancel its runs: such events were settled before it; {4, stream id} for one that is not
+--        settled, because it is for functions, too, that only other workers know
 local app, replies, live, held, at_most = ARGV[3], {}, {}, {}, 100
 
 -- Lists of fields by which waits on this name are matched now: a run that has begun in this very script may add one.
@@ -93,19 +93,6 @@ local function wake(event)
   return true
 end
 
--- Are there functions on it that were not asked, because its dispatcher does not know them?
-local function is_for_others(subscribed)
-  local asked = subscribed[1]
-  for i = 2, #subscribed do
-    local functions = redis.call('HGET', P .. ':subscribed:' .. app, subscribed[i])
-    if functions and functions ~= asked then
-      for fn in string.gmatch(functions, '[^\n]+') do
-        if not string.find(asked, '\n' .. fn .. '\n', 1, true) then return true end
-      end
-    end
-  end
-end
-
 local function refuse(event, fn, why)
   redis.call('XADD', P .. ':refused:' .. app, 'MAXLEN', 100, '*', 'event', event[4], 'id', event[5], 'function', fn, 'why', why)
   later('conditions_failed|' .. fn .. '||')
@@ -121,7 +108,7 @@ for _, event in ipairs(cmsgpack.unpack(ARGV[4])) do
   else
     start_all(event)
     if event[9] == 1 then settle(event) end
-    if is_for_others(event[10]) then
+    if not all_asked(app, event[1], unpack(event[10])) then
       replies[#replies + 1] = {4, event[1]}
     elseif redis.call('XACK', KEYS[1], app, event[1]) == 1 then
       later('events_received|||' .. event[2])

@@ -16,7 +16,7 @@ from rq.job import Job
 from rq.registry import FinishedJobRegistry, StartedJobRegistry
 from rq.serializers import JSONSerializer
 
-from flowlib import Event
+from flowlib import App, Event
 from flowlib.cli import main
 from flowlib.dispatch import Dispatcher
 from flowlib.errors import ConfigError
@@ -51,6 +51,7 @@ class Day:
         send_shutdown_command(self.client, self._worker.name)
         self.until(lambda: not self._thread.is_alive())
         self.work_as_rq()
+        self.deploy()
         self.keep_house()
 
     def end(self) -> None:
@@ -128,6 +129,19 @@ class Day:
         (run,) = self.started("chores.doomed")
         SimpleWorker(["flow"], connection=self.client, serializer=JSONSerializer).work(burst=True)
         assert self.app.runs.get(run).status == "failed"
+
+    def deploy(self) -> None:
+        """A newer version is there, too, with another function on the same event."""
+        newer = App("chores")
+        newer.function(on="chores.async", name="newer")(lambda event, step: None)
+        worker = SimpleWorker(["flow"], connection=self.client)
+        worker.register_birth()
+        self.store.register_app("chores", newer.functions, worker.name)
+        self.started("chores.async")
+        dispatcher = Dispatcher("chores", newer.functions, self.app.location, self.store, worker.name, idle_ms=0)
+        dispatcher.dispatch_unsettled()
+        assert self.app.runs.list(function="newer")
+        worker.register_death()
 
     def keep_house(self) -> None:
         """A dead worker's job, a run whose job somebody has deleted, a consumer that has gone."""

@@ -1,7 +1,7 @@
 -- Which functions of an app anybody knows: workers of two versions may be at work side by side, and each says in RQ's record of
 -- it what it knows: flow_app, flow_functions, flow_on, the events that these are on, and flow_heard, the ends of runs
 -- (lib/tell.lua); as lines, because RQ takes all that is there for text.
--- KEYS   {P}:functions:{app} {P}:subscribed:{app} {P}:listeners {R}:workers {R}:worker:{w}
+-- KEYS   {P}:functions:{app} {P}:subscribed:{app} {P}:asked:{app} {P}:listeners {P}:events {R}:workers {R}:worker:{w}
 
 -- Which functions are on an event, a line each: those that an event starts, or that it may cancel the runs of.
 local function subscribe(app, on)
@@ -44,4 +44,48 @@ local function forget_unknown(app)
     table.sort(heard)
     redis.call('HSET', P .. ':listeners', app, '\n' .. table.concat(heard, '\n') .. '\n')
   end
+end
+
+-- To the dispatcher of a worker that has this function on events of this place, the one that was heard of last.
+local function hand_over(app, id, place, fn)
+  local name, last
+  for _, record in ipairs(redis.call('SMEMBERS', R .. ':workers')) do
+    local told = redis.call('HMGET', record, 'flow_app', 'flow_on', 'last_heartbeat', 'death')
+    if told[1] == app and not told[4] and (not last or (told[3] or '') > last)
+        and string.find('\n' .. told[2] .. '\n', '\n' .. place .. ' ' .. fn .. '\n', 1, true) then
+      name, last = string.sub(record, #R + 9), told[3] or ''
+    end
+  end
+  if name then redis.call('XCLAIM', P .. ':events', app, name, 0, id, 'JUSTID') end
+end
+
+-- Has every function that a living worker has on this event been asked about it? Then it may be settled. The dispatcher has
+-- asked those that it knows, a line each; others may be found in these places. What is left is for who knows one of them.
+local handed
+local function all_asked(app, id, asked, ...)
+  local key, before, place, unknown = P .. ':asked:' .. app, '\n', '', nil
+  if handed == nil then handed = redis.call('EXISTS', key) == 1 end
+  if handed then before = redis.call('HGET', key, id) or before end
+  for _, each in ipairs({...}) do
+    local functions = redis.call('HGET', P .. ':subscribed:' .. app, each)
+    if functions and functions ~= asked then
+      for fn in string.gmatch(functions, '[^\n]+') do
+        local line = '\n' .. fn .. '\n'
+        if not string.find(asked, line, 1, true) and not string.find(before, line, 1, true) then place, unknown = each, fn end
+      end
+    end
+  end
+  if not unknown then
+    if before ~= '\n' then redis.call('HDEL', key, id) end
+    return true
+  end
+  for fn in string.gmatch(asked, '[^\n]+') do
+    if not string.find(before, '\n' .. fn .. '\n', 1, true) then before = before .. fn .. '\n' end
+  end
+  if before ~= '\n' then
+    redis.call('HSET', key, id, before)
+    handed = true
+  end
+  hand_over(app, id, place, unknown)
+  return false
 end
