@@ -23,7 +23,7 @@ def test_while_suspended_nothing_is_taken_and_after_resume_all_goes_on(shop: Sho
     until(lambda: shop.diary() == ["hold"])
     shop.rq("suspend")
     shop.open_gate()
-    until(lambda: shop.kinds(run, "hold")[-1] == "recorded" and shop.kinds(run, "after"))
+    until(lambda: shop.kinds(run, "hold")[-1:] == ["recorded"] and shop.kinds(run, "after"))
     other = shop.send("order", amount=1)
     time.sleep(1.2)  # twice as long as a suspended worker waits between its looks
     assert shop.kinds(run, "after") == ["queued"]
