@@ -119,7 +119,7 @@ class Dispatcher:
 
     def dispatch_unsettled(self, reader: redis.Redis | None = None) -> None:
         """Events that are with this dispatcher and that it has not settled: the reply that brought them was lost, or what
-        followed; or another version has handed them over. Some may stay: nobody who lives knows what they are for.
+        followed; or another version has handed them over.
         """
         after = "0"
         while entries := self._read(after, None, reader):

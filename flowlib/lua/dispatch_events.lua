@@ -1,7 +1,7 @@
 #!lua
 --#include clock run metrics job queue wait cancel_on tell children branches finish undo cancel start known
 -- dispatch_events: events start what they trigger in this app, reach the runs that wait for them, cancel those that are to be
--- cancelled by them, and are acknowledged, all or nothing (I5).
+-- cancelled by them, and are acknowledged, all or nothing (I5); or handed over, if only other workers know some function on them.
 -- An event that comes again starts nothing again; nor does it reach a wait again, because that is over, or one that was
 -- registered later.
 -- KEYS   1 {P}:events   and {P}:refused:{app} {P}:settled:{app}, those of the libraries
@@ -9,11 +9,10 @@
 --        its digest by each list of fields that waits on its name are known to be matched by ('': it has not all of them), memo,
 --        {function, why} of those that it does not start because a condition raised, 1 if events of its name may cancel runs,
 --        {functions that were asked, a line each, names under which others may be subscribed, …}}
--- reply  for each run in turn {1, run} started; {0, run} this event id has started that run before; {2, stream id, name,
+-- reply  for each run in turn {1, run} started; {0, run} this event has started that before; {2, stream id, name,
 --        lists of fields, if there are new ones} for an event that is to come again: with its digests by these, or because more
 --        wait for it than one script may hold up everybody else for; {3, stream id} for one that is to come again with what
---        there is since that may cancel its runs: such events were settled before it; {4, stream id} for one that is not
---        settled, because it is for functions, too, that only other workers know
+--        there is since that may cancel its runs: such events were settled before it
 local app, replies, live, held, at_most = ARGV[3], {}, {}, {}, 100
 
 -- Lists of fields by which waits on this name are matched now: a run that has begun in this very script may add one.
@@ -50,9 +49,9 @@ local function cancel_all(id, name, event_id, digest)
 end
 
 -- Was an event settled that may cancel a run of this one, and that nobody has looked at? Dispatchers are many.
-local function is_overtaken(event)
+local function is_overtaken(event, before)
   for _, run in ipairs(event[3]) do
-    local cancels = run[13] or {}
+    local cancels = run[13] and not is_line(before, run[1]) and run[13] or {}
     for i = 4, #cancels do
       local last = redis.call('HGET', P .. ':settled:' .. app, cancels[i][1])
       if last and comes_after(last, cancels[2]) then return true end
@@ -66,10 +65,11 @@ local function settle(event)
   if not last or comes_after(event[1], last) then redis.call('HSET', key, name, event[1]) end
 end
 
-local function start_all(event)
+-- A function that was asked before is not started again, however short a time its runs are kept for.
+local function start_all(event, before)
   for _, run in ipairs(event[3]) do
     local invoked = run[16]
-    local wanted = not invoked or invoked[2] == 1 or is_awaited(invoked[1], run[6])
+    local wanted = not is_line(before, run[1]) and (not invoked or invoked[2] == 1 or is_awaited(invoked[1], run[6]))
     local reply = wanted and start(app, unpack(run, 1, 16)) or {0, run[6]}
     replies[#replies + 1] = reply
     local by = run[13] and run[13][3] or ''
@@ -93,26 +93,36 @@ local function wake(event)
   return true
 end
 
+-- Or hand it over. False: another dispatcher has settled it.
+local function acknowledge(event, before)
+  local id, asked = event[1], event[10][1]
+  local fn, place = unasked(app, before, unpack(event[10]))
+  if fn then return hand_over(app, id, heir_of(app, place, fn), before, asked) end
+  if redis.call('XACK', KEYS[1], app, id) == 0 then return false end
+  forget_asked(app, id)
+  later('events_received|||' .. event[2])
+  return true
+end
+
 local function refuse(event, fn, why)
   redis.call('XADD', P .. ':refused:' .. app, 'MAXLEN', 100, '*', 'event', event[4], 'id', event[5], 'function', fn, 'why', why)
   later('conditions_failed|' .. fn .. '||')
 end
 
 for _, event in ipairs(cmsgpack.unpack(ARGV[4])) do
-  local name = event[4]
-  if is_overtaken(event) then
+  local name, before = event[4], asked_before(app, event[1])
+  if is_overtaken(event, before) then
     replies[#replies + 1] = {3, event[1]}
   elseif held[name] or unknown_fields(event) or not wake(event) then
     held[name] = true -- those after it wait, too: each run is woken by the first
     replies[#replies + 1] = {2, event[1], name, unpack(fields_of(name))}
   else
-    start_all(event)
+    start_all(event, before)
     if event[9] == 1 then settle(event) end
-    if not all_asked(app, event[1], unpack(event[10])) then
-      replies[#replies + 1] = {4, event[1]}
-    elseif redis.call('XACK', KEYS[1], app, event[1]) == 1 then
-      later('events_received|||' .. event[2])
-      for _, refused in ipairs(event[8]) do refuse(event, unpack(refused)) end
+    if acknowledge(event, before) then
+      for _, refused in ipairs(event[8]) do
+        if not is_line(before, refused[1]) then refuse(event, unpack(refused)) end
+      end
     end
   end
 end

@@ -176,3 +176,91 @@ def test_an_event_that_cancels_runs_of_a_newer_version_is_seen_by_that(desk: Des
     (run,) = desk.runs.list()
     assert (run.function, run.status, run.reason) == ("f1", "cancelled", "event stop (stop)")
     assert check_invariants(desk.store) == []
+
+
+def raises(event: Event[Any]) -> bool:
+    raise ValueError("never")
+
+
+def refused(desk: Desk) -> list[bytes]:
+    told: Any = desk.store.client.xrange(desk.store.keys.refused("desk"))
+    return [fields[b"function"] for _, fields in told]
+
+
+def test_what_an_event_has_started_is_not_started_again_however_short_a_time_that_is_kept(desk: Desk) -> None:
+    """I5: `idempotency` and `retention` may be seconds, and who is handed the event may be dead for longer."""
+    _, old = version(desk, "a")
+    _, new = version(desk, "a", "a")
+    sent(desk, "a")
+    (run,) = old.dispatch(old.fresh())
+    client, keys = desk.store.client, desk.store.keys
+    assert client.delete(keys.once("desk", "f0", "a"), keys.run(run)) == 2  # as when they have expired
+    assert len(new.dispatch_abandoned()) == 1
+    assert begun(desk) == ["f1"]
+    assert pending(desk) == 0
+
+
+def test_a_condition_that_raised_is_told_once_whoever_settles_the_event(desk: Desk) -> None:
+    _, old = version(desk, trigger("a", when=raises))
+    app = App("desk")
+    app.function(on="a", name="f1")(handle)
+    _, new = deployed(desk, app)
+    sent(desk, "a")
+    old.dispatch(old.fresh())
+    new.dispatch_unsettled()
+    assert (begun(desk), pending(desk), refused(desk)) == (["f1"], 0, [b"f0"])
+    version(desk, trigger("a", when=raises), trigger("a", when=raises))
+    sent(desk, "a")
+    old.dispatch(old.fresh())
+    old.dispatch_unsettled()
+    assert refused(desk) == [b"f0", b"f0"]
+
+
+def test_an_event_that_another_has_settled_meanwhile_leaves_nothing_behind(desk: Desk) -> None:
+    """One dispatcher was held up for so long that its event was taken over."""
+    _, old = version(desk, "a")
+    _, new = version(desk, "a", "a")
+    sent(desk, "a")
+    entries = old.fresh()
+    assert len(new.dispatch_abandoned()) == 2
+    assert old.dispatch(entries) == []
+    assert not desk.store.client.exists(desk.store.keys.asked("desk"))
+    assert begun(desk) == ["f0", "f1"]
+
+
+def test_a_worker_that_has_not_told_which_events_its_functions_are_on_holds_nothing_up(desk: Desk) -> None:
+    """One of an earlier flowlib."""
+    worker, _ = version(desk, "a")
+    desk.store.client.hdel(desk.store.keys.rq_worker(worker.name), "flow_on")
+    _, old = version(desk, "a")
+    _, new = version(desk, "a", "b")
+    sent(desk, "b")
+    old.dispatch(old.fresh())
+    new.dispatch_unsettled()
+    assert (begun(desk), pending(desk)) == (["f1"], 0)
+
+
+def test_an_event_that_none_who_lives_knows_is_not_looked_at_all_the_time(desk: Desk) -> None:
+    _, old = version(desk, "a")
+    newer, _ = version(desk, "a", "b")
+    sent(desk, "b")
+    newer.register_death()
+    old.dispatch(old.fresh())
+    assert pending(desk) == 1
+    assert old._read("0", None, None) == []  # what it looks for every second
+    _, new = version(desk, "a", "b")
+    old.dispatch_abandoned()
+    new.dispatch_unsettled()
+    assert (begun(desk), pending(desk)) == (["f1"], 0)
+
+
+def test_an_event_that_somebody_has_deleted_while_it_stayed_holds_nothing_up(desk: Desk) -> None:
+    _, old = version(desk, "a")
+    sent(desk, "a")
+    ((entry, _),) = old.fresh()
+    desk.store.client.xdel(desk.store.keys.events, entry)
+    sent(desk, "a2")
+    old.dispatch_unsettled()
+    old.dispatch_abandoned()
+    old.dispatch(old.fresh())
+    assert pending(desk) == 0

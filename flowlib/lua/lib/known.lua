@@ -46,46 +46,56 @@ local function forget_unknown(app)
   end
 end
 
--- To the dispatcher of a worker that has this function on events of this place, the one that was heard of last.
-local function hand_over(app, id, place, fn)
-  local name, last
-  for _, record in ipairs(redis.call('SMEMBERS', R .. ':workers')) do
-    local told = redis.call('HMGET', record, 'flow_app', 'flow_on', 'last_heartbeat', 'death')
-    if told[1] == app and not told[4] and (not last or (told[3] or '') > last)
-        and string.find('\n' .. told[2] .. '\n', '\n' .. place .. ' ' .. fn .. '\n', 1, true) then
-      name, last = string.sub(record, #R + 9), told[3] or ''
-    end
-  end
-  if name then redis.call('XCLAIM', P .. ':events', app, name, 0, id, 'JUSTID') end
+local function is_line(lines, line) return string.find(lines, '\n' .. line .. '\n', 1, true) ~= nil end
+
+-- Functions that were asked about an event that has been handed over, a line each.
+local some_handed
+local function asked_before(app, id)
+  local key = P .. ':asked:' .. app
+  if some_handed == nil then some_handed = redis.call('EXISTS', key) == 1 end
+  return some_handed and redis.call('HGET', key, id) or '\n'
 end
 
--- Has every function that a living worker has on this event been asked about it? Then it may be settled. The dispatcher has
--- asked those that it knows, a line each; others may be found in these places. What is left is for who knows one of them.
-local handed
-local function all_asked(app, id, asked, ...)
-  local key, before, place, unknown = P .. ':asked:' .. app, '\n', '', nil
-  if handed == nil then handed = redis.call('EXISTS', key) == 1 end
-  if handed then before = redis.call('HGET', key, id) or before end
-  for _, each in ipairs({...}) do
-    local functions = redis.call('HGET', P .. ':subscribed:' .. app, each)
+local function forget_asked(app, id)
+  if some_handed then redis.call('HDEL', P .. ':asked:' .. app, id) end
+end
+
+-- A function that a living worker has on an event and that nobody has asked yet, and the place that it is on. Its dispatcher
+-- has asked those that it knows, a line each; others may be found in these places.
+local function unasked(app, before, asked, ...)
+  for _, place in ipairs({...}) do
+    local functions = redis.call('HGET', P .. ':subscribed:' .. app, place)
     if functions and functions ~= asked then
       for fn in string.gmatch(functions, '[^\n]+') do
-        local line = '\n' .. fn .. '\n'
-        if not string.find(asked, line, 1, true) and not string.find(before, line, 1, true) then place, unknown = each, fn end
+        if not is_line(asked, fn) and not is_line(before, fn) then return fn, place end
       end
     end
   end
-  if not unknown then
-    if before ~= '\n' then redis.call('HDEL', key, id) end
-    return true
+end
+
+-- A worker that has this function on events of this place, the one that was heard of last; or nobody, until that is forgotten.
+local heirs = {}
+local function heir_of(app, place, fn)
+  local on, last = place .. ' ' .. fn, nil
+  if heirs[on] then return heirs[on] end
+  heirs[on] = 'nobody'
+  for _, record in ipairs(redis.call('SMEMBERS', R .. ':workers')) do
+    local told = redis.call('HMGET', record, 'flow_app', 'flow_on', 'last_heartbeat', 'death')
+    if told[1] == app and not told[4] and (not last or (told[3] or '') > last)
+        and is_line('\n' .. (told[2] or '') .. '\n', on) then
+      heirs[on], last = string.sub(record, #R + 9), told[3] or ''
+    end
   end
+  return heirs[on]
+end
+
+-- With what was asked of it so far. False: another dispatcher has settled it.
+local function hand_over(app, id, heir, before, asked)
+  if #redis.call('XCLAIM', P .. ':events', app, heir, 0, id, 'JUSTID') == 0 then return false end
+  local all = before
   for fn in string.gmatch(asked, '[^\n]+') do
-    if not string.find(before, '\n' .. fn .. '\n', 1, true) then before = before .. fn .. '\n' end
+    if not is_line(all, fn) then all = all .. fn .. '\n' end
   end
-  if before ~= '\n' then
-    redis.call('HSET', key, id, before)
-    handed = true
-  end
-  hand_over(app, id, place, unknown)
-  return false
+  if all ~= before then redis.call('HSET', P .. ':asked:' .. app, id, all) end
+  return true
 end
