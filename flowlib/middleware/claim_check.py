@@ -53,10 +53,19 @@ class ClaimCheck(Middleware):
         if self._by_halves:
             part = f"{place}.{secrets.token_hex(8)}.part"
             self._files.pipe_file(part, data)
-            self._files.mv(part, place)  # a kill before it harms no value of the same contents that is there already
+            self._rename(part, place)  # a kill before it harms no value of the same contents that is there already
         else:
             self._files.pipe_file(place, data)
         return name.encode()
+
+    def _rename(self, part: str, place: str) -> None:
+        """Some (SMB, HDFS) rename nothing to what is there already; that is as good."""
+        try:
+            self._files.mv(part, place)
+        except Exception:
+            if not self._files.exists(place):
+                raise
+            self._files.rm_file(part)
 
     def decode(self, payload: bytes) -> bytes:
         name = payload.decode("ascii", "replace")

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fsspec.implementations.local import LocalFileOpener
+from fsspec import register_implementation
+from fsspec.implementations.local import LocalFileOpener, LocalFileSystem
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -281,6 +282,35 @@ def test_a_value_that_is_apart_outlives_one_who_is_killed_while_writing_the_same
     assert kept.decode(name) == value
     assert kept.encode(value) == name
     assert kept.decode(name) == value
+
+
+class Reluctant(LocalFileSystem):  # type: ignore[misc]
+    """As SMB and HDFS are: nothing is renamed to what is there already."""
+
+    protocol = "reluctant"
+    full = False
+
+    def mv(self, path1: str, path2: str, **_: Any) -> None:
+        if self.full:
+            raise OSError("no space left")
+        os.link(path1, path2)  # as a rename, but for FileExistsError
+        Path(path1).unlink()
+
+
+def test_a_value_can_be_put_apart_twice_where_nothing_is_renamed_to_what_is_there_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a step that is tried again, or by two that return the same."""
+    register_implementation("reluctant", Reluctant, clobber=True)
+    kept = ClaimCheck(f"reluctant://{tmp_path}", over=0)
+    names = [kept.encode(b"the same") for _ in range(2)]
+    assert names[0] is not None
+    assert names == names[:1] * 2
+    assert kept.decode(names[0]) == b"the same"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [names[0].decode()]
+    monkeypatch.setattr(Reluctant, "full", True)
+    with pytest.raises(OSError, match="no space left"):
+        kept.encode(b"another")
 
 
 @only_sync
