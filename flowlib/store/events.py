@@ -44,14 +44,21 @@ class EventStore(Link):
         try:
             self.wire.call_once(pack(began - since), again=lambda: pack(began - since + self._patience))
         except redis.RedisError as error:
-            if len(doubted) < MOST_DOUBTED:
-                for event in events:
-                    doubted.setdefault(event[:2], began)
+            self._doubt({event[:2] for event in events}, began)
             raise explain(error, self.url) from None
         if doubted:
-            over = [event for event, since in doubted.copy().items() if since < began - LONGEST_DOUBT]
-            for name in [*over, *(event[:2] for event in events)]:
+            for event in events:
+                doubted.pop(event[:2], None)
+
+    def _doubt(self, names: set[tuple[str, str]], now: float) -> None:
+        """What is not sent again for long is forgotten here, and not whenever something is sent."""
+        doubted = self._doubted
+        for name, since in doubted.copy().items():
+            if since < now - LONGEST_DOUBT and name not in names:
                 doubted.pop(name, None)
+        if len(doubted) < MOST_DOUBTED:
+            for name in names:
+                doubted.setdefault(name, now)
 
     def join_events(self, app: str) -> bool:
         return bool(self._call("join_events", app, key=self.keys.events))

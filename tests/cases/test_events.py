@@ -291,6 +291,24 @@ def test_what_a_producer_sends_again_because_it_heard_nothing_is_stored_once(
     assert check_invariants(case.app.store) == []
 
 
+def test_what_is_not_sent_again_for_long_is_in_doubt_no_more_when_there_is_more_of_it(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is sent meanwhile does not look through it."""
+    monkeypatch.setattr("flowlib.store.events.LONGEST_DOUBT", 0.0)
+    store = Store(redis_url, wire=NoReplyHeard, patience=0)
+    for id, doubted in (("1", {"1"}), ("2", {"2"}), ("2", {"2"})):
+        with pytest.raises(ServerError):
+            store.send_events([(id, "said", b"\x80", 0, "")])
+        assert {name for name, _ in store._doubted} == doubted
+    monkeypatch.setattr(NoReplyHeard, "deaf", False)
+    store.send_events([("3", "said", b"\x80", 0, "")])
+    assert store._doubted.keys() == {("2", "said")}
+    store.send_events([("2", "said", b"\x80", 0, "")])
+    assert store._doubted == {}
+    store.close()
+
+
 @only_sync
 def test_dispatchers_that_race_on_events_start_one_run_each(case: Case) -> None:
     """Behaviour 118: two workers take their share, and a redelivered event finds the run that it started."""
