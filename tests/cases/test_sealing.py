@@ -290,7 +290,7 @@ class Reluctant(LocalFileSystem):  # type: ignore[misc]
     protocol = "reluctant"
     full = False
 
-    def mv(self, path1: str, path2: str, **_: Any) -> None:
+    def mv(self, path1: str, path2: str, recursive: bool = True, **_: Any) -> None:
         if self.full:
             raise OSError("no space left")
         os.link(path1, path2)  # as a rename, but for FileExistsError
