@@ -42,6 +42,13 @@ def vanished(key: str) -> NondeterminismError:
     )
 
 
+def fewer(won: int, calls: int) -> NondeterminismError:
+    return NondeterminismError(
+        f"step.first: number {won + 1} of what it was given has come first, and it is given {calls} now: the function changed "
+        f"under a run that had reached it: let it wait for at least as many as before, or give the run a new start"
+    )
+
+
 class Asking(Recording):
     """The frame that the faces speak to."""
 
@@ -172,6 +179,8 @@ class Asking(Recording):
             memo = Memo(encode(next(i for i, call in enumerate(calls) if not call.open)))
             self.job.keep_value(key, memo)
         won = cast(int, decode(memo.value, int))
+        if won >= len(calls):
+            raise fewer(won, len(calls))
         lost = [call for i, call in enumerate(calls) if i != won and isinstance(call, StepCall) and call.open]
         self._wants.drop(lost)
         if lost and self.job.forked and not self.job.drop([call.op.key for call in lost]):

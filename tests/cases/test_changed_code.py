@@ -282,3 +282,28 @@ IDLE = ("sleeping", "waiting", "retrying")
 def extra(held_up: Asked) -> dict[str, int]:
     more: dict[Asked, dict[str, int]] = {retrying: {"it": 3}, side_by_side: {"it": 2}}
     return more.get(held_up, {})
+
+
+@only_sync
+def test_of_several_the_one_that_came_first_must_be_among_those_that_are_asked_for_later(case: Case) -> None:
+    kinds = ["yes", "no"]
+
+    @case.function(retries=0)
+    def f(event: Event[Any], step: Any) -> Any:
+        yield step.wait_for_any("verdict", *kinds, timeout=60)
+        yield step.run("hold", case.body("hold", fails=1))
+
+    run_id = case.send()
+    until(lambda: [each.status for each in case.app.runs.get(run_id).steps] == ["waiting"] * 2)
+    case.app.send(Event("no", {}))
+    assert case.ended(run_id).status == "failed"
+    del kinds[1]
+    case.app.runs.retry(run_id)
+    run = case.ended(run_id)
+    assert run.error is not None
+    assert run.error.type == "NondeterminismError"
+    assert "number 2 of what it was given has come first, and it is given 1 now" in run.error.message
+    kinds.append("no")
+    case.app.runs.retry(run_id)
+    assert case.ended(run_id).status == "completed"
+    assert check_invariants(case.app.store) == []
