@@ -178,8 +178,13 @@ def subscribed_by(functions: Iterable[Function]) -> dict[str, set[str]]:
     for function in functions:
         names = {each.name for each in function.triggers} | {each.name for each in function.cancel_on}
         for name in names | ({CRON_EVENT} if function.crons else set()):  # `flow cron trigger`
-            found.setdefault(name, set()).add(function.name)
+            found.setdefault(in_text(name), set()).add(function.name)
     return found
+
+
+def in_text(name: str) -> str:
+    """An event's name as RQ can read it in its record of a worker: a lone surrogate as what stands for it in Python."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def check_name(what: str, name: str) -> str:

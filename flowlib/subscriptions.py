@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from .codec import decode
 from .errors import PayloadError
-from .function import Function, subscribed_by
+from .function import Function, in_text, subscribed_by
 from .model import ENDINGS, Event
 from .schedule import CRON_EVENT
 from .sealed import Open, Unopened, lenient
@@ -70,6 +70,7 @@ class Subscriptions:
 
     def _listeners_of(self, name: str) -> tuple[str, ...]:
         """Functions that are on events of that name, a line each, and what to look for to find those that others know."""
+        name = in_text(name)
         places = [name, *(name[: at + 1] + "*" for at, each in enumerate(name) if each == "/")]
         functions = {function for place in places for function in self._on.get(place, ())}
         return "\n".join(["", *sorted(functions), ""]), *places

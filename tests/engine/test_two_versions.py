@@ -60,9 +60,10 @@ def begun(desk: Desk) -> list[str]:
         (["a"], ["a", "b/*"], "b/c/d"),
         (["a"], ["a", "b/c/*"], "b/c/d"),
         (["a"], ["a", "ü  %s '/ "], "ü  %s '/ "),
+        (["a"], ["a", "a\ud800/b/*"], "a\ud800/b/c"),
         (["a"], ["a", trigger("b", when=lambda event: event.data["a"] == 1)], "b"),
     ],
-    ids=["new name", "new function", "noun", "noun of more", "longer noun", "odd name", "condition"],
+    ids=["new name", "new function", "noun", "noun of more", "longer noun", "odd name", "name that is no text", "condition"],
 )
 def test_an_event_for_a_function_that_only_a_newer_worker_knows_stays_until_that_has_seen_it(
     desk: Desk, older: list[Any], newer: list[Any], name: str
@@ -78,6 +79,7 @@ def test_an_event_for_a_function_that_only_a_newer_worker_knows_stays_until_that
     old.dispatch(old.fresh())
     assert pending(desk) == 1
     assert handed_to(desk) == {new._consumer}
+    assert len(SimpleWorker.all(connection=desk.store.client)) == 2  # RQ can read what they have told
     old.dispatch_unsettled()
     assert pending(desk) == 1
     new.dispatch_unsettled()
