@@ -63,7 +63,16 @@ def begun(desk: Desk) -> list[str]:
         (["a"], ["a", "a\ud800/b/*"], "a\ud800/b/c"),
         (["a"], ["a", trigger("b", when=lambda event: event.data["a"] == 1)], "b"),
     ],
-    ids=["new name", "new function", "noun", "noun of more", "longer noun", "odd name", "name that is no text", "condition"],
+    ids=[
+        "new name",
+        "new function",
+        "noun",
+        "noun of more",
+        "longer noun",
+        "odd name",
+        "name that is no text",
+        "condition",
+    ],
 )
 def test_an_event_for_a_function_that_only_a_newer_worker_knows_stays_until_that_has_seen_it(
     desk: Desk, older: list[Any], newer: list[Any], name: str
