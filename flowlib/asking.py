@@ -42,10 +42,10 @@ def vanished(key: str) -> NondeterminismError:
     )
 
 
-def fewer(won: int, calls: int) -> NondeterminismError:
+def gone(won: str) -> NondeterminismError:
     return NondeterminismError(
-        f"step.first: number {won + 1} of what it was given has come first, and it is given {calls} now: the function changed "
-        f"under a run that had reached it: let it wait for at least as many as before, or give the run a new start"
+        f"step.first: {id_of(won)!r} has come first, and is not among what it is given any more: the function changed under a "
+        f"run that had reached it: let it wait for that step, too, as before, or give the run a new start"
     )
 
 
@@ -172,20 +172,21 @@ class Asking(Recording):
     def race(self, calls: Sequence[StepCall | Known]) -> int:
         """Which of them was recorded first, for good; the others are dropped."""
         self.guard("first")
-        key = self.job.journal.next_value("first")
+        keys = [call.key for call in calls]
+        key = self.job.journal.next_value(f"first:{keys[0]}")
         memo = self.memos.get(key)
         if memo is None:
             self.join(calls, any=True)
-            memo = Memo(encode(next(i for i, call in enumerate(calls) if not call.open)))
+            memo = Memo(encode(next(call.key for call in calls if not call.open)))
             self.job.keep_value(key, memo)
-        won = cast(int, decode(memo.value, int))
-        if won >= len(calls):
-            raise fewer(won, len(calls))
-        lost = [call for i, call in enumerate(calls) if i != won and isinstance(call, StepCall) and call.open]
+        won = cast(str, decode(memo.value, str))
+        if won not in keys:
+            raise gone(won)
+        lost = [call for call in calls if call.key != won and isinstance(call, StepCall) and call.open]
         self._wants.drop(lost)
         if lost and self.job.forked and not self.job.drop([call.op.key for call in lost]):
             self._unwind()
-        return won
+        return keys.index(won)
 
     def _settle(self, target: Callable[..., Any] | None, options: Options) -> Options:
         own = NO_OPTIONS if target is None else options_of(target)

@@ -296,10 +296,10 @@ def found(call: Call, id: str, wait: Wait) -> Event[Any] | None:
 
 
 def kinds_of(id: str, events: Sequence[str | EventType[Any]]) -> list[tuple[str, str | EventType[Any]]]:
-    """Each with the id of its own wait."""
+    """Each with the id of its own wait, by its name: they may be moved, and others put among them."""
     if not events:
         raise ConfigError(f"step {id!r}: wait_for_any takes at least one EventType or event's name")
-    return [(f"{id}[{n}]", event) for n, event in enumerate(events)]
+    return [(f"{id}[{event.name if isinstance(event, EventType) else event}]", event) for event in events]
 
 
 def anything() -> Any:

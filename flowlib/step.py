@@ -286,8 +286,8 @@ class Step(Face):
     ) -> Event[Any] | None:
         """As `wait_for_event`, of several kinds: the first event of any of them, or None after `timeout`.
 
-        Each kind is a wait of its own beside the others, `id[0]`, `id[1]`, …; the first that ends drops them. So `since`
-        matters where the function has just done what may make the event come.
+        Each kind is a wait of its own beside the others, `id[its name]`; the first that ends drops them. So `since` matters
+        where the function has just done what may make the event come.
 
         >>> verdict = step.wait_for_any("verdict", approved, declined, match={"key": key}, since=step.now())
         """

@@ -302,8 +302,30 @@ def test_of_several_the_one_that_came_first_must_be_among_those_that_are_asked_f
     run = case.ended(run_id)
     assert run.error is not None
     assert run.error.type == "NondeterminismError"
-    assert "number 2 of what it was given has come first, and it is given 1 now" in run.error.message
+    assert "step.first: 'verdict[no]' has come first, and is not among what it is given any more" in run.error.message
     kinds.append("no")
     case.app.runs.retry(run_id)
     assert case.ended(run_id).status == "completed"
+    assert check_invariants(case.app.store) == []
+
+
+def test_what_has_come_first_stays_so_when_others_are_put_before_it_moved_and_added(case: Case) -> None:
+    """BEHAVIOURS 92: memos are found by ids, that of the winner, too."""
+    deployed: list[Any] = []
+
+    @case.function(retries=0)
+    def f(event: Event[Any], step: Any) -> Any:
+        if deployed:
+            yield step.wait_for_any("earlier", "x", "y", timeout=0.01)
+        found = yield step.wait_for_any("verdict", *(["maybe", "yes", "no"] if deployed else ["no", "yes"]), timeout=60)
+        yield step.run("hold", case.body("hold", fails=1))
+        return found.id
+
+    run_id = case.send()
+    until(lambda: [each.status for each in case.app.runs.get(run_id).steps] == ["waiting"] * 2)
+    case.app.send(Event("no", {}, id="no-1"))
+    assert case.ended(run_id).status == "failed"
+    deployed.append(True)
+    case.app.runs.retry(run_id)
+    assert case.ended(run_id).result == "no-1"
     assert check_invariants(case.app.store) == []

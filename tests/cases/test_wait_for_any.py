@@ -58,7 +58,7 @@ def test_the_first_event_of_any_kind_is_given_whole_and_the_other_waits_are_drop
     case.app.send([kind(Verdict("a", 2)) for kind in later])
     assert {(found.id, found.name) for found in seen} == {("won", first.name)}
     assert seen[0].data == ({"key": "a", "mark": 1} if which == 1 else Verdict("a", 1))
-    told = {f"verdict[{n}]": "completed" if n == which else "cancelled" for n in range(3)}
+    told = {f"verdict[{kind.name}]": "completed" if kind is first else "cancelled" for kind in kinds}
     assert {step.id: step.status for step in run.steps} == {**told, "after": "completed"}
     assert case.ledger == ["after"] * 3
     assert nothing_waits(case)
@@ -119,9 +119,9 @@ def test_one_kind_is_as_good_as_a_wait_for_it(case: Case) -> None:
     ("kinds", "settings", "message"),
     [
         ((), {}, "step 'it': wait_for_any takes at least one EventType or event's name"),
-        ((approved, 7), {}, "step 'it[1]': wait_for_event takes an EventType or an event's name, got 7"),
-        ((approved, declined), {"timeout": "1h"}, "step 'it[0]': timeout takes a timedelta or seconds"),
-        ((approved, declined), {"match": {"kee": 1}}, "step 'it[0]': match: Verdict has no field 'kee'"),
+        ((approved, 7), {}, "step 'it[7]': wait_for_event takes an EventType or an event's name, got 7"),
+        ((approved, declined), {"timeout": "1h"}, "step 'it[import.approved]': timeout takes a timedelta or seconds"),
+        ((approved, declined), {"match": {"kee": 1}}, "step 'it[import.approved]': match: Verdict has no field 'kee'"),
     ],
 )
 def test_what_makes_no_sense_fails_when_it_is_reached_and_nothing_waits(
