@@ -186,7 +186,8 @@ class App:
         """Send one event, or several: all of them or none, in one round trip. Returns the id, or the ids, in order.
 
         When it returns, Redis has them, and each function of each app starts at most once per id.
-        Raises PayloadError (nothing was sent) and ServerError (send again with the same id: it is stored once).
+        Raises PayloadError (nothing was sent) and ServerError: send again with the same id. That starts nothing twice, and
+        within ten minutes, from this process, it stores nothing twice.
 
         >>> app.send(uploaded(Upload("2026/list.csv", "ada@example.com"), id="upload-17"))
         'upload-17'
