@@ -92,12 +92,8 @@ class Asking(Recording):
 
     def begin(
         self, kind: str, step_id: str, target: Callable[..., Any] | None, options: Options, due: Due | None
-    ) -> StepCall | Known:
+    ) -> StepCall:
         journal = self.job.journal
-        if self._calling is None and self._fatal is None and not self._unwound and not self.job.lost:
-            known = journal.recall(kind, step_id, target)
-            if known is not None:
-                return Known(known[0], step_id, target, known[1], self._decoders)
         self.guard(step_id)
         op = journal.ask(kind, step_id, target)
         call = StepCall(self, op, target, self._settle(target, options))

@@ -43,9 +43,8 @@ class Surroundings(Protocol):
 _UNREAD = object()
 
 
-Decoders = dict[
-    int, tuple[Any, Callable[[bytes], Any]]
-]  # of what steps return, by the id of what they call, which is kept
+# Of what steps return, by the id of what they call, which is kept.
+Decoders = dict[int, tuple[Any, Callable[[bytes], Any]]]
 
 
 class Known:

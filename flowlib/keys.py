@@ -10,7 +10,7 @@ RQ's names (`RQ_KEY_PREFIX`, default `rq`). For Redis Cluster give both prefixes
 | `{p}:queues`               | set    | for ever                          | queues that ever held one of our jobs |
 | `{p}:functions:{app}`      | hash   | for ever; those of living workers  | function -> its description (JSON) |
 | `{p}:subscribed:{app}`     | hash   | for ever; those of living workers  | event, `noun/*` -> functions on it, a line each |
-| `{p}:asked:{app}`          | hash   | until all were asked              | event -> functions that know of it, a line each |
+| `{p}:asked:{app}`          | hash   | until all were asked              | handed-over event -> functions asked so far |
 | `{p}:listeners`            | hash   | while there are any               | app -> which ends of runs it is on (tell.lua) |
 | `{p}:refused:{app}`        | stream | the last 100, or `flow forget`    | events of which a trigger's condition raised |
 | `{p}:cancels:{app}:{event}:{digest}` | zset | while it may end a run   | `run|its event` -> that event's ms |

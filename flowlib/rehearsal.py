@@ -13,7 +13,7 @@ from io import StringIO
 from typing import Any
 
 from .asking import vanished
-from .attempt import Known, StepCall
+from .attempt import StepCall
 from .engine import Engine
 from .errors import Interrupt, StepFailed
 from .frame import Frame
@@ -49,7 +49,7 @@ class Rehearsal(Frame):
 
     def begin(
         self, kind: str, step_id: str, target: Callable[..., Any] | None, options: Options, due: Due | None
-    ) -> StepCall | Known:
+    ) -> StepCall:
         """What is not known yet is where the run stands; when that would be due is of no interest."""
         del due
         self.guard(step_id)

@@ -36,13 +36,14 @@ class EventStore(Link):
         parts = [part for event in events for part in event]
         began, doubted = time.monotonic(), self._doubted
         since = min((doubted.get(event[:2], began) for event in events), default=began) if doubted else began
+        seconds = began - since
 
-        def pack(seconds: float) -> Packed:
-            looks_back = round(1000 * min(seconds, LONGEST_DOUBT)) + 1000 if seconds else 0
+        def pack(doubt: float | None) -> Packed:
+            looks_back = 0 if doubt is None else round(1000 * min(doubt, LONGEST_DOUBT)) + 1000
             return self._pack("send_events", looks_back, *parts, key=self.keys.events)
 
         try:
-            self.wire.call_once(pack(began - since), again=lambda: pack(began - since + self._patience))
+            self.wire.call_once(pack(seconds or None), again=lambda: pack(seconds + self._patience))
         except redis.RedisError as error:
             self._doubt({event[:2] for event in events}, began)
             raise explain(error, self.url) from None
