@@ -8,8 +8,9 @@ RQ's names (`RQ_KEY_PREFIX`, default `rq`). For Redis Cluster give both prefixes
 | `{p}:events`               | stream | for ever; 24 h, and until read    | all events; one consumer group per app |
 | `{p}:apps`                 | set    | for ever, or `flow forget`        | names of the apps that ever had a worker |
 | `{p}:queues`               | set    | for ever                          | queues that ever held one of our jobs |
-| `{p}:functions:{app}`      | hash   | for ever; those of living workers  | function -> its description (JSON) |
-| `{p}:subscribed:{app}`     | hash   | for ever; those of living workers  | event, `noun/*` -> functions on it, a line each |
+| `{p}:functions:{app}`      | hash   | for ever; those of workers + 60 s | function -> its description (JSON) |
+| `{p}:subscribed:{app}`     | hash   | for ever; those of workers + 60 s | event, `noun/*` -> functions on it, a line each |
+| `{p}:told:{app}`           | set    | while it has any                  | records of workers that have told what they know |
 | `{p}:asked:{app}`          | hash   | until all were asked              | handed-over event -> functions asked so far |
 | `{p}:listeners`            | hash   | while there are any               | app -> which ends of runs it is on (tell.lua) |
 | `{p}:refused:{app}`        | stream | the last 100, or `flow forget`    | events of which a trigger's condition raised |

@@ -2,7 +2,7 @@
 --#include clock
 -- forget_app: an app that will not come back. No event is kept for it any more, and it is in no list; what its runs have left
 -- expires as ever.
--- KEYS   1 {P}:events   and {P}:apps {P}:active:{app} {P}:runs:{app} {P}:functions|subscribed|asked|metrics|cron|refused|settled:{app}
+-- KEYS   1 {P}:events   and {P}:apps {P}:active:{app} {P}:runs:{app} {P}:functions|subscribed|told|asked|metrics|cron|refused|settled:{app}
 --        {P}:listeners
 -- ARGV   1 P  2 R  3 app  4 ms for which its workers must have been silent
 -- reply  {'unknown', 0} | {'alive', ms since a worker read events} | {'unfinished', runs} | {'forgotten', events it had not read}
@@ -31,7 +31,7 @@ if unfinished > 0 then return {'unfinished', unfinished} end
 if group then redis.call('XGROUP', 'DESTROY', KEYS[1], app) end
 redis.call('SREM', P .. ':apps', app)
 redis.call('HDEL', P .. ':listeners', app)
-for _, kind in ipairs({'runs', 'functions', 'subscribed', 'asked', 'metrics', 'cron', 'refused', 'settled'}) do
+for _, kind in ipairs({'runs', 'functions', 'subscribed', 'told', 'asked', 'metrics', 'cron', 'refused', 'settled'}) do
   redis.call('DEL', P .. ':' .. kind .. ':' .. app)
 end
 return {'forgotten', unread}

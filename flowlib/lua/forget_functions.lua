@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 --#include clock known
--- forget_functions: what no living worker of the app knows any more, as after a deployment.
+-- forget_functions: what no worker of the app knows any more, as a minute after a deployment.
 -- KEYS   1 {P}:apps   and those of the library
 -- ARGV   1 P  2 R  3 app
 -- reply  1

@@ -21,6 +21,7 @@ if lines ~= '\n' then redis.call('HSET', P .. ':listeners', app, lines) end
 if redis.call('EXISTS', record) == 1 then -- else RQ is about to hear of it
   redis.call('HSET', record, 'flow_app', app, 'flow_functions', table.concat(names, '\n'), 'flow_heard', heard,
     'flow_on', on)
+  redis.call('SADD', P .. ':told:' .. app, record)
   forget_unknown(app)
 end
 return 1

@@ -143,7 +143,13 @@ def known(desk: Desk) -> tuple[set[str], str]:
     return {name.decode() for name in functions}, (heard or b"").decode().strip()
 
 
-def test_functions_are_known_as_long_as_any_living_worker_of_the_app_has_them(desk: Desk) -> None:
+def a_minute_later(desk: Desk, dead: SimpleWorker) -> None:
+    """RQ forgets its record of it."""
+    assert 0 < desk.store.client.ttl(desk.store.keys.rq_worker(dead.name)) <= 60
+    desk.store.client.delete(desk.store.keys.rq_worker(dead.name))
+
+
+def test_functions_are_known_as_long_as_any_living_worker_of_the_app_has_them_and_a_minute_longer(desk: Desk) -> None:
     """BEHAVIOURS 71, 46: an older version of the app that starts behind a newer one takes nothing away from it."""
     new = deployed(desk, "old", "new", tells=True)
     older = deployed(desk, "old")
@@ -157,7 +163,11 @@ def test_functions_are_known_as_long_as_any_living_worker_of_the_app_has_them(de
     assert known(desk) == ({*everything[0], "newest"}, told)
     new.register_death()
     desk.house.bury()
+    assert known(desk) == ({*everything[0], "newest"}, told)  # it may be started again
+    a_minute_later(desk, new)
+    desk.house.bury()
     assert known(desk) == ({"old", "newest"}, "")
+    assert desk.store.client.scard("flow:told:desk") == 1
 
 
 def test_when_no_worker_is_left_what_they_knew_stays_known(desk: Desk) -> None:

@@ -154,7 +154,27 @@ def test_an_event_for_what_nobody_knows_any_more_is_settled_by_anybody(desk: Des
     newer.register_death()
     desk.house.bury()
     old.dispatch_abandoned()
+    assert pending(desk) == 1  # it may be started again
+    desk.store.client.delete(desk.store.keys.rq_worker(newer.name))  # as RQ does it a minute later
+    desk.house.bury()
+    old.dispatch_abandoned()
     assert (begun(desk), pending(desk)) == ([], 0)
+
+
+def test_the_only_worker_of_a_version_finds_what_came_while_it_was_started_again(desk: Desk) -> None:
+    """I5: also if one of the older version began meanwhile, and all that it knows is told anew."""
+    newer, _ = version(desk, "a", "b")
+    newer.register_death()
+    _, old = version(desk, "a")
+    sent(desk, "b")
+    old.dispatch(old.fresh())
+    old.dispatch_abandoned()
+    assert (begun(desk), pending(desk)) == ([], 1)
+    _, new = version(desk, "a", "b")
+    old.dispatch_abandoned()
+    new.dispatch_unsettled()
+    assert (begun(desk), pending(desk)) == (["f1"], 0)
+    assert check_invariants(desk.store) == []
 
 
 def test_many_events_that_stay_are_all_taken_over_at_once(desk: Desk) -> None:

@@ -1,7 +1,9 @@
 -- Which functions of an app anybody knows: workers of two versions may be at work side by side, and each says in RQ's record of
 -- it what it knows: flow_app, flow_functions, flow_on, the events that these are on, and flow_heard, the ends of runs
--- (lib/tell.lua); as lines, because RQ takes all that is there for text.
--- KEYS   {P}:functions:{app} {P}:subscribed:{app} {P}:asked:{app} {P}:listeners {P}:events {R}:workers {R}:worker:{w}
+-- (lib/tell.lua); as lines, because RQ takes all that is there for text. It is known for as long as that record is there: a
+-- minute longer than the worker, so that one that is started again, as the only one of its version, finds what came meanwhile.
+-- KEYS   {P}:functions:{app} {P}:subscribed:{app} {P}:told:{app} {P}:asked:{app} {P}:listeners {P}:events
+--        {R}:workers {R}:worker:{w}
 
 -- Which functions are on an event, a line each: those that an event starts, or that it may cancel the runs of.
 local function subscribe(app, on)
@@ -17,22 +19,24 @@ local function subscribe(app, on)
   for event in pairs(gone) do redis.call('HDEL', key, event) end
 end
 
--- What no living worker knows is forgotten; if there is none that has told, all stays as it is.
+-- What no worker knows is forgotten; if there is none that has told, all stays as it is.
 local function forget_unknown(app)
-  local alive, known, lines, heard, on = false, {}, {}, {}, {}
-  for _, record in ipairs(redis.call('SMEMBERS', R .. ':workers')) do
-    local told = redis.call('HMGET', record, 'flow_app', 'flow_functions', 'flow_heard', 'death', 'flow_on')
-    if told[1] == app and not told[4] then
-      alive = true
+  local any, known, lines, heard, on = false, {}, {}, {}, {}
+  for _, record in ipairs(redis.call('SMEMBERS', P .. ':told:' .. app)) do
+    local told = redis.call('HMGET', record, 'flow_app', 'flow_functions', 'flow_heard', 'flow_on')
+    if told[1] ~= app then
+      redis.call('SREM', P .. ':told:' .. app, record)
+    else
+      any = true
       for fn in string.gmatch(told[2], '[^\n]+') do known[fn] = true end
       for line in string.gmatch(told[3], '[^\n]+') do lines[line] = true end
-      for event, fn in string.gmatch(told[5] or '', '([^\n]+) (%S+)') do
+      for event, fn in string.gmatch(told[4] or '', '([^\n]+) (%S+)') do
         on[event] = on[event] or {}
         on[event][fn] = true
       end
     end
   end
-  if not alive then return end
+  if not any then return end
   for _, fn in ipairs(redis.call('HKEYS', P .. ':functions:' .. app)) do
     if not known[fn] then redis.call('HDEL', P .. ':functions:' .. app, fn) end
   end
