@@ -119,12 +119,14 @@ class Dispatcher:
 
     def dispatch_unsettled(self, reader: redis.Redis | None = None) -> None:
         """Events that are with this dispatcher and that it has not settled: the reply that brought them was lost, or what
-        followed; or another version has handed them over.
+        followed; or another version has handed them over. However many they are, new ones do not wait behind them.
         """
         after = "0"
         while entries := self._read(after, None, reader):
             self.dispatch(entries)
             after = entries[-1][0].decode()
+            if len(entries) == self._batch:
+                self.dispatch(self.fresh())
 
     def _read(self, after: str, block_ms: int | None, reader: redis.Redis | None) -> list[Entry]:
         key = self._store.keys.events
@@ -136,7 +138,9 @@ class Dispatcher:
         return [entry for _, entries in reply or [] for entry in entries]
 
     def dispatch_abandoned(self) -> list[str]:
-        """Events that a dispatcher has read and not settled for so long that it must be dead. Returns the ids of new runs."""
+        """Events that a dispatcher has read and not settled for so long that it must be dead; however many they are, new ones
+        do not wait behind them. Returns the ids of new runs.
+        """
         started: list[str] = []
         after = b"0-0"
         while True:
@@ -144,6 +148,7 @@ class Dispatcher:
             started += self.dispatch(entries)
             if after == b"0-0":
                 return started
+            started += self.dispatch(self.fresh())
 
     def abandoned(self, after: bytes = b"0-0") -> tuple[bytes, list[Entry]]:
         """The next of them, which are ours from now on, and where to go on."""

@@ -11,6 +11,7 @@ RQ's names (`RQ_KEY_PREFIX`, default `rq`). For Redis Cluster give both prefixes
 | `{p}:functions:{app}`      | hash   | for ever; those of workers + 60 s | function -> its description (JSON) |
 | `{p}:subscribed:{app}`     | hash   | for ever; those of workers + 60 s | event, `noun/*` -> functions on it, a line each |
 | `{p}:told:{app}`           | set    | while it has any                  | records of workers that have told what they know |
+| `{p}:beginning:{worker}`   | hash   | until it is registered; 60 s      | that of a worker which RQ has not heard of yet |
 | `{p}:asked:{app}`          | hash   | until all were asked              | handed-over event -> functions asked so far |
 | `{p}:listeners`            | hash   | while there are any               | app -> which ends of runs it is on (tell.lua) |
 | `{p}:refused:{app}`        | stream | the last 100, or `flow forget`    | events of which a trigger's condition raised |

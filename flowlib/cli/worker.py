@@ -31,7 +31,7 @@ ITS_OWN = {"processes", "name", "max_jobs", "max_memory", "kill_after", "metrics
     help="Steps that a process runs at a time.",
 )  # fmt: skip
 @click.option("--name", help="As RQ's tools show it. Default: one of its own.")
-@click.option("--burst", is_flag=True, help="Stop when nothing is queued.")
+@click.option("--burst", is_flag=True, help="Do what can be done now, and stop.")
 @click.option(
     "--max-jobs", type=click.IntRange(min=1), metavar="N",
     help="A process that has done so many is replaced by a fresh one; without --processes it ends.",

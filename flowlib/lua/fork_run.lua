@@ -22,8 +22,9 @@ if step ~= '' and redis.call('HEXISTS', P .. ':memo:' .. run, step) == 0 then re
 local steps, at = {}, redis.call('HMGET', place, 'job', 'entry', 'step')
 for i, want in ipairs(wants) do
   steps[i] = want[1]
-  -- an earlier try of this very call may have done it, and only its reply was lost
-  if want[1] == at[3] and at[1] ~= job then return {'stays', i - 1, redis.call('HLEN', open) <= 1 and 1 or 0} end
+  -- an earlier try of this very call may have done it, and only its reply was lost: others, if there were any, may have done
+  -- all of theirs since, and we have heard of none of it
+  if want[1] == at[3] and at[1] ~= job then return {'stays', i - 1, redis.call('HLEN', open) == 0 and 1 or 0} end
 end
 
 -- Is another worker between two steps of this run? Then it will come here, and find all that is recorded by then.

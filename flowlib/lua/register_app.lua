@@ -8,6 +8,7 @@
 -- reply  1
 local app, heard, on, names = ARGV[4], ARGV[5], ARGV[6], {}
 local record = R .. ':worker:' .. ARGV[3]
+local beginning = P .. ':beginning:' .. ARGV[3] -- until RQ has heard of it: it may die, or be held up, before that
 redis.call('SADD', KEYS[1], app)
 for i = 7, #ARGV, 2 do
   names[#names + 1] = ARGV[i]
@@ -18,10 +19,15 @@ for line in string.gmatch(heard, '[^\n]+') do
   if not string.find(lines, '\n' .. line .. '\n', 1, true) then lines = lines .. line .. '\n' end
 end
 if lines ~= '\n' then redis.call('HSET', P .. ':listeners', app, lines) end
-if redis.call('EXISTS', record) == 1 then -- else RQ is about to hear of it
-  redis.call('HSET', record, 'flow_app', app, 'flow_functions', table.concat(names, '\n'), 'flow_heard', heard,
+if ARGV[3] ~= '' then
+  -- that of a dead worker of its name, too, is not its own: it is deleted when this one is registered
+  local is_registered = redis.call('EXISTS', record) == 1 and redis.call('HEXISTS', record, 'death') == 0
+  local told = is_registered and record or beginning
+  redis.call('DEL', beginning)
+  redis.call('HSET', told, 'flow_app', app, 'flow_functions', table.concat(names, '\n'), 'flow_heard', heard,
     'flow_on', on)
-  redis.call('SADD', P .. ':told:' .. app, record)
+  if told == beginning then redis.call('EXPIRE', told, 60) end
+  redis.call('SADD', P .. ':told:' .. app, told)
   forget_unknown(app)
 end
 return 1

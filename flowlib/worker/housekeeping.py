@@ -75,6 +75,7 @@ class Housekeeper:
                     log.warning("housekeeping: %s", shown, exc_info=not isinstance(error, redis.RedisError))
                     time.sleep(0.5)
         self._timers.close()
+        self._hasty.wire.close()
 
     def wake(self) -> None:
         """Let `run` look at once whether it is to stop."""
@@ -111,6 +112,13 @@ class Housekeeper:
         if heard - asked > ABSENCE and heard - self._back > SELDOM:
             self._back = heard
             self._last[self.reap] = heard + RETURN
+
+    def look_around(self) -> None:
+        """For who does not stay until `run` comes to it, from any thread: what is due, and what dead workers had."""
+        self.fire()
+        if time.monotonic() >= self._last.get(self.reap, 0.0):  # else Redis is just back
+            self.reap()
+        self._hasty.wire.close()
 
     def fire(self) -> float:
         """Fire all timers that are due; returns the seconds until the next one, at most 1."""

@@ -85,6 +85,7 @@ class FlowWorker(BaseWorker):
                 lease_ms=lease_ms, threads=threads, budget=budget, grace=grace, reconcile_every=reconcile_every
             )
             self._stopping = False
+            self._own = store is None
             self.store = store or Store(app.store.url, patience=FOREVER, give_up=self._may_give_up)
             self._hasty = self.store.hasty()  # for what must hold nothing up
             kwargs["connection"] = self.store.client
@@ -121,6 +122,7 @@ class FlowWorker(BaseWorker):
         return self._jobs > 0
 
     def _serve(self, slot: Slot, burst: bool) -> None:
+        looked = False
         while not self._stopping and not self._worn:
             if self.ordinary.overdue and self.ordinary.run_one(ORDINARY, slot.engine.line):
                 continue
@@ -134,6 +136,11 @@ class FlowWorker(BaseWorker):
                 self._wait(found)
             elif events := self.dispatcher.fresh():
                 self.dispatcher.dispatch(events)
+            elif not looked:
+                looked = True  # a burst ends before the threads that look for what others have left come to that
+                self.dispatcher.dispatch_unsettled()
+                self.dispatcher.dispatch_abandoned()
+                self.housekeeper.look_around()
             else:
                 break
 
@@ -147,6 +154,7 @@ class FlowWorker(BaseWorker):
             except BaseException as error:
                 broken.append(error)
             finally:
+                self._hang_up()
                 if not burst:
                     self._stopping = True
                     self._news.end()
@@ -260,7 +268,7 @@ class FlowWorker(BaseWorker):
         if burst or not self.ticks.schedules:
             del bodies["cron"]
         for name, body in bodies.items():
-            thread = threading.Thread(target=body, name=f"flow-{name}", daemon=True)
+            thread = threading.Thread(target=self._alongside, args=[body], name=f"flow-{name}", daemon=True)
             thread.start()
             self._threads.append(thread)
         if self.board is not None:
@@ -292,7 +300,19 @@ class FlowWorker(BaseWorker):
             slot.close()
         self._loop.close()
         self._say_goodbye()
+        self._hang_up()
+        if self._own:
+            self.store.client.close()
         log.info("worker %s: stopped", self.name)
+
+    def _alongside(self, body: Callable[[], None]) -> None:
+        body()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """This thread's connections; who ends leaves none open."""
+        self._hasty.wire.close()
+        self.store.wire.close()
 
     def _say_goodbye(self) -> None:
         for last in (False, True):  # the first connection that comes to hand may have been dead for long

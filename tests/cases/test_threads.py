@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis as redis_py
 from rq.command import send_stop_job_command
 from rq.serializers import JSONSerializer
 
 from flowlib import Event, RunCancelled
 from flowlib.testing import check_invariants
+from flowlib.worker import FlowWorker
 from tests.cases.case import Case, in_place, only_async
 from tests.patience import until
 
@@ -201,3 +205,44 @@ def test_many_short_runs_on_many_threads_are_all_right(case: Case) -> None:
     assert {case.ended(run).result for run in runs} == {3}
     assert sorted(case.ledger) == sorted(f"{n}-{m}" for n in range(60) for m in range(3))
     assert check_invariants(case.app.store) == []
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """What is left to Python's garbage collector stays there."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@in_place
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize("threads", [1, THREADS])
+@pytest.mark.parametrize("burst", [False, True], ids=["stays", "burst"])
+def test_a_worker_that_has_ended_leaves_no_connection_open(
+    case: Case, redis: redis_py.Redis, threads: int, burst: bool
+) -> None:
+    """Its process may go on; so may the trouble that a connection has seen."""
+
+    def connected() -> set[str]:
+        return {each["id"] for each in redis.client_list()}
+
+    @case.function()
+    def f(event: Any, step: Any) -> Any:
+        return (yield step.run("one", lambda: 1))
+
+    before = connected()
+    worker = case.start(threads=threads)
+    redis.client_kill_filter(_type="normal", skipme=True)
+    assert case.run().result == 1
+    worker.stop()
+    case.join()
+    if burst:
+        case.app.send(Event("test", {}))
+        one = FlowWorker(app=case.app, threads=threads)
+        thread = threading.Thread(target=one.work, kwargs={"burst": True})
+        thread.start()
+        thread.join()
+        assert [run.status for run in case.app.runs.list()] == ["completed"] * 2
+    case.app.store.close()
+    until(lambda: connected() <= before)

@@ -115,6 +115,7 @@ def test_sigterm_lets_both_finish_their_steps_and_takes_no_more(app: App, pool: 
     runs = [send(app, "one"), send(app, "two")]
     until(lambda: pids("one") and pids("two"))
     supervisor.send(signal.SIGTERM)
+    until(lambda: supervisor.err.count("draining") == 2)
     app.send(Event("go", {"name": "late"}, id="late"))
     for name in ("one", "two"):
         Path(f"{name}.go").touch()

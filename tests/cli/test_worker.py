@@ -123,6 +123,36 @@ def test_burst_ends_when_nothing_is_queued(app: App, redis: redis_py.Redis, star
     assert [run.status for run in app.runs.list()] == ["completed"] * 3
 
 
+def test_burst_does_what_a_killed_worker_left(app: App, redis: redis_py.Redis, start: Start) -> None:
+    """I4, where all workers are bursts: an event that was read, a step that was begun, and a timer that is due."""
+    keys = app.store.keys
+    worker = start()
+    app.send(Event("x", {"seconds": 60}, id="begun"))
+    until(lambda: [run for run in app.runs.list() if run.step == "second"])
+    worker.kill()
+    app.send(Event("x", {}, id="read"))
+    reply: Any = redis.xreadgroup("shop", "dead", {keys.events: ">"})
+    ((_, ((entry, _),)),) = reply
+    leases: Any = redis.zrange(keys.leases, 0, -1)
+    assert redis.xclaim(keys.events, "shop", "dead", 0, [entry], idle=3_600_000, justid=True) == [entry]
+    assert redis.zadd(keys.leases, dict.fromkeys(leases, 1), xx=True, ch=True) == 1
+    Path("shop.py").write_text(MODULE.replace("time.sleep(seconds)", "pass"))
+    assert start("--burst").exit_code == 0
+    assert [run.status for run in app.runs.list()] == ["completed"] * 2
+
+
+def test_burst_fires_what_is_due(app: App, redis: redis_py.Redis, start: Start) -> None:
+    Path("shop.py").write_text(MODULE.replace('step.run("first", first)', 'step.sleep("first", 3600)'))
+    app.send(Event("x", {}, id="1"))
+    assert start("--burst").exit_code == 0
+    (run,) = app.runs.list()
+    assert run.state == "sleeping"
+    timers: Any = redis.zrange(app.store.keys.timers, 0, -1)
+    assert redis.zadd(app.store.keys.timers, dict.fromkeys(timers, 1), xx=True, ch=True) == 1
+    assert start("--burst").exit_code == 0
+    assert app.runs.get(run.id).status == "completed"
+
+
 @pytest.mark.parametrize("by", ["option", "environment"])
 def test_json_logs_have_run_step_and_attempt(app: App, start: Start, by: str) -> None:
     app.send(Event("x", {}, id="1"))

@@ -1,17 +1,25 @@
-"""Processes that die around a certain script: right before they send it for the first time, or right after, unheard."""
+"""Processes that die around a certain script: right before they send it for the first time, or right after, unheard; and a
+reply that is lost, and missed late."""
 
 from __future__ import annotations
 
 import os
+import select
 import signal
+import socket
+from contextlib import suppress
 from typing import Any
+
+import redis
 
 from flowlib.dispatch import Dispatcher
 from flowlib.job import load
+from flowlib.keys import Keys
 from flowlib.store import Store
-from flowlib.testing import AFTER, BEFORE
+from flowlib.testing import AFTER, BEFORE, cut
 from flowlib.wire import FOREVER, Wire, script
 from flowlib.worker import FlowWorker
+from tests.patience import until
 
 SETTINGS: dict[str, Any] = {"lease_ms": 500, "reconcile_every": 3600.0}  # nothing is to need the reconciler
 
@@ -27,6 +35,20 @@ def deadly_wire(name: str, when: str) -> type[Wire]:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     return Doomed
+
+
+def cut_late(wire: Wire) -> None:
+    """The reply is lost, and is not missed before the other worker has done all that it can."""
+    keys, reader, sock = Keys(), redis.Redis(connection_pool=wire._pool), wire._connection._sock
+
+    def others_rest() -> bool:
+        return not reader.llen(keys.rq_queue("flow")) and reader.zcard(keys.leases) <= 1
+
+    select.select([sock], [], [], 0.1)  # there is none to what is told in a row
+    until(others_rest)
+    with suppress(BlockingIOError):
+        sock.recv(65_536, socket.MSG_DONTWAIT)
+    cut(wire)
 
 
 def die_working(location: str, url: str, script: str, when: str) -> None:

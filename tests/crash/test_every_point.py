@@ -26,7 +26,7 @@ from tests.databases import Databases, strides
 from tests.patience import until
 
 from . import forked
-from .doom import SETTINGS
+from .doom import SETTINGS, cut_late
 from .fleet import WorkerProcess
 from .ledger import AGAIN, START, Ledger
 from .story import ANSWERS, STEPS, TOLD
@@ -142,23 +142,53 @@ def test_a_connection_that_breaks_at_any_command_loses_and_repeats_nothing(
     assert {at: each.faults for at, each in survivals.items() if each.faults or each.killed} == {}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("tale", [FORKED, COROUTINES], ids=["forked", "coroutines"])
+@strides(3)
+def test_a_reply_that_is_lost_while_others_go_on_repeats_nothing(databases: Databases, tale: Tale, stride: int) -> None:
+    """I3: whoever asks again finds the run where the others have brought it, and must not take that for its own doing."""
+
+    def survive(url: str, notes: Path, at: int) -> Survival:
+        patient = {**SETTINGS, "lease_ms": 3000}  # so that none is lost because the machine is busy
+        app = connected(tale, url)
+        other = WorkerProcess(tale.app, url, notes, **patient)
+        unlucky = WorkerProcess(tale.app, url, notes, **patient, fault=cut_late, at=at, when=AFTER)
+        until(lambda: app.store.client.scard("rq:workers") == 2)
+        app.send(Event(tale.event, {}, id="once"))
+        survival = outlive(tale, app, unlucky, notes, at)
+        assert other.stop() == 0
+        return survival
+
+    survivals = databases.try_each(range(1, COMMANDS, stride), survive)
+    assert {at: each.faults for at, each in survivals.items() if each.faults or each.killed} == {}
+
+
 def live_through(tale: Tale, url: str, notes: Path, **place: Any) -> Survival:
-    store = Store(url)
-    app = App(tale.app.split(".")[2].partition(":")[0]).connect(store=store)
+    app = connected(tale, url)
     app.send(Event(tale.event, {}, id="once"))
-    doomed = WorkerProcess(tale.app, url, notes, **SETTINGS, **place)
+    return outlive(tale, app, WorkerProcess(tale.app, url, notes, **SETTINGS, **place), notes, place["at"])
+
+
+def connected(tale: Tale, url: str) -> App:
+    return App(tale.app.split(".")[2].partition(":")[0]).connect(store=Store(url))
+
+
+def outlive(tale: Tale, app: App, doomed: WorkerProcess, notes: Path, at: int) -> Survival:
+    """With a healthy worker behind the doomed one, if that was killed."""
+    store = app.store
     until(lambda: doomed.ends(within=0.05) or has_ended(app))
     killed = doomed.stop() == -signal.SIGKILL
     faults = check_invariants(store)
     if not has_ended(app):
         store.client.delete(store.keys.housekeeper)  # as if the duty of the dead one had run out: seconds, in each case
-        healthy = WorkerProcess(tale.app, url, notes, **SETTINGS)
+        healthy = WorkerProcess(tale.app, store.url, notes, **SETTINGS)
         with contextlib.suppress(AssertionError):  # told below, with the run's history
             until(lambda: healthy.ends(within=0.05) or has_ended(app))
         assert healthy.stop() == 0
     faults += [*faults_of(tale, app, notes, crashes=int(killed)), *check_invariants(store)]
     store.close()
-    return Survival(place["at"], killed, faults)
+    return Survival(at, killed, faults)
 
 
 def has_ended(app: App) -> bool:
@@ -177,15 +207,16 @@ def faults_of(tale: Tale, app: App, notes: Path, crashes: int) -> Iterator[str]:
         return
     (run,) = runs
     history = app.runs.history(run.id)
+    told = "\n".join(f"{entry.at:.3f} {entry.kind} {entry.step} {entry.worker}" for entry in history)
     if (run.status, run.result) != ("completed", tale.told):
-        told = "\n".join(f"{entry.at:.3f} {entry.kind} {entry.step} {entry.worker}" for entry in history)
         said = Path(f"{notes}.log").read_text()
         yield f"the run is {run.status} ({run.state}) with {run.result!r}, error {run.error}:\n{told}\n{said}"
     lines = Ledger(notes).lines()
     yield from (f"step {line.step!r} was recorded and was started again" for line in lines if line.word == AGAIN)
     started = Counter(line.step for line in lines if line.word == START)
     if (extra := started - Counter(tale.tries)) and extra.total() > crashes:
-        yield f"started {extra} times too often for {crashes} crashes"
+        said = "\n".join(f"{line.at:.3f} {line.word} {line.step} {line.pid}" for line in lines)
+        yield f"started {extra} times too often for {crashes} crashes:\n{told}\n{said}"
     if lacking := Counter(tale.tries) - started:
         yield f"started {lacking} times too few"
     recorded = Counter(entry.step for entry in history if entry.kind == "recorded")

@@ -177,6 +177,38 @@ def test_the_only_worker_of_a_version_finds_what_came_while_it_was_started_again
     assert check_invariants(desk.store) == []
 
 
+@pytest.mark.parametrize("before", [True, False], ids=["before RQ has heard of it", "right after"])
+@pytest.mark.parametrize("again", [False, True], ids=["new name", "name of a dead one"])
+def test_a_worker_that_is_held_up_while_it_begins_finds_what_came_meanwhile(
+    desk: Desk, before: bool, again: bool
+) -> None:
+    """I5: its functions were in the list, so whoever looked there might count on them."""
+    app, client = App("desk"), desk.store.client
+    for n, name in enumerate("ab"):
+        app.function(on=name, name=f"f{n}")(handle)
+    worker = SimpleWorker(["q"], "newer", connection=client)
+    if again:
+        worker.register_birth()
+        worker.register_death()
+    desk.store.register_app("desk", app.functions, worker.name)
+    assert 0 < client.ttl(f"flow:beginning:{worker.name}") <= 60
+    if not before:
+        worker.register_birth()
+    _, old = version(desk, "a")
+    assert client.hexists(desk.store.keys.functions("desk"), "f1")
+    sent(desk, "b")
+    old.dispatch(old.fresh())
+    assert (begun(desk), pending(desk)) == ([], 1)
+    if before:
+        worker.register_birth()
+    desk.store.register_app("desk", app.functions, worker.name)
+    assert not client.exists(f"flow:beginning:{worker.name}")
+    new = Dispatcher("desk", app.functions, LOCATION, desk.store, worker.name, idle_ms=0)
+    new.dispatch_abandoned()
+    assert (begun(desk), pending(desk)) == (["f1"], 0)
+    assert check_invariants(desk.store) == []
+
+
 def test_many_events_that_stay_are_all_taken_over_at_once(desk: Desk) -> None:
     _, old = version(desk, "a")
     _, new = version(desk, "a", "b")
@@ -190,6 +222,26 @@ def test_many_events_that_stay_are_all_taken_over_at_once(desk: Desk) -> None:
     assert pending(desk) == 0
     assert begun(desk) == ["f0"] * 250 + ["f1"] * 250
     assert check_invariants(desk.store) == []
+
+
+@pytest.mark.parametrize("left", ["handed over", "abandoned"])
+def test_a_new_event_does_not_wait_behind_many_that_were_left(desk: Desk, left: str) -> None:
+    _, old = version(desk, "a")
+    _, new = version(desk, "a", "b")
+    app = App("sender").connect(store=desk.store)
+    app.send([Event("b", {}, id=str(n)) for n in range(300)])
+    while entries := old.fresh():
+        if left == "handed over":
+            old.dispatch(entries)
+    sent(desk, "a")
+    if left == "handed over":
+        new.dispatch_unsettled()
+    else:
+        new.dispatch_abandoned()
+    (newest,) = [run.id for run in desk.runs.list(limit=None) if run.function == "f0"]
+    jobs: Any = desk.store.client.lrange(desk.store.keys.rq_queue("flow"), 0, -1)
+    assert len(jobs) == 301
+    assert [n for n, job in enumerate(jobs) if newest in job.decode()] == [100]
 
 
 def test_an_event_that_cancels_runs_of_a_newer_version_is_seen_by_that(desk: Desk) -> None:

@@ -1,9 +1,10 @@
 -- Which functions of an app anybody knows: workers of two versions may be at work side by side, and each says in RQ's record of
 -- it what it knows: flow_app, flow_functions, flow_on, the events that these are on, and flow_heard, the ends of runs
 -- (lib/tell.lua); as lines, because RQ takes all that is there for text. It is known for as long as that record is there: a
--- minute longer than the worker, so that one that is started again, as the only one of its version, finds what came meanwhile.
+-- minute longer than the worker, so that one that is started again, as the only one of its version, finds what came meanwhile;
+-- and from before RQ has heard of it.
 -- KEYS   {P}:functions:{app} {P}:subscribed:{app} {P}:told:{app} {P}:asked:{app} {P}:listeners {P}:events
---        {R}:workers {R}:worker:{w}
+--        {R}:workers {R}:worker:{w} {P}:beginning:{w}
 
 -- Which functions are on an event, a line each: those that an event starts, or that it may cancel the runs of.
 local function subscribe(app, on)
