@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -60,7 +61,7 @@ class Dispatcher:
         self._store = store
         self._consumer = consumer
         self._idle_ms = idle_ms
-        self._looked = self._settled = 0.0
+        self._looked = self._settled = -math.inf
         self._fields: dict[str, tuple[str, ...]] = {}  # by the name of an event: what waits on it are matched by
         self._batch = BATCH  # events to be read at once: fewer where replies do not get through as a whole
         self._reading = 0  # the id of the connection that waits for events, as the server counts

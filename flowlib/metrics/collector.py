@@ -6,6 +6,7 @@ Owns a connection of its own, with short patience: a scrape is to say that Redis
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterable
@@ -47,7 +48,7 @@ class Collector:
         )
         self._lock = threading.Lock()
         self._metrics: list[Metric] = []
-        self._read_at = -CACHED
+        self._read_at = -math.inf
         self._was_up = True
 
     def describe(self) -> Iterable[Metric]:

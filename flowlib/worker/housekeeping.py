@@ -7,6 +7,7 @@ safety twice over: each act is one script that looks again at what it changes.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import cast
@@ -91,7 +92,7 @@ class Housekeeper:
             return DUTY_MS / 3000
         wait = self.fire()
         for act, every in self._every.items():
-            if time.monotonic() - self._last.get(act, 0.0) >= every:
+            if time.monotonic() - self._last.get(act, -math.inf) >= every:
                 self._last[act] = time.monotonic()
                 act()
                 if act == self.reconcile and self._suspects:  # who has the duty may not have it for long
@@ -116,7 +117,7 @@ class Housekeeper:
     def look_around(self) -> None:
         """For who does not stay until `run` comes to it, from any thread: what is due, and what dead workers had."""
         self.fire()
-        if time.monotonic() >= self._last.get(self.reap, 0.0):  # else Redis is just back
+        if time.monotonic() >= self._last.get(self.reap, -math.inf):  # else Redis is just back
             self.reap()
         self._hasty.wire.close()
 

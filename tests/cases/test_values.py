@@ -14,6 +14,7 @@ import pytest
 
 from flowlib import Event, EventType
 from tests.cases.case import Case, in_place
+from tests.identical import identical
 from tests.kernel.shapes import (
     Address,
     Circle,
@@ -94,10 +95,6 @@ def returning(annotation: Any, value: Any) -> Callable[[], Any]:
     return body
 
 
-def same(one: Any, other: Any) -> bool:
-    return type(one) is type(other) and repr(one) == repr(other) and one == other
-
-
 def test_values_of_every_type_are_the_same_on_the_first_pass_and_on_replays(case: Case) -> None:
     """Behaviour 8."""
     passes: list[list[Any]] = []
@@ -118,7 +115,8 @@ def test_values_of_every_type_are_the_same_on_the_first_pass_and_on_replays(case
     assert len(passes) >= 3
     for seen in passes:
         for (annotation, value), got in zip(VALUES, seen, strict=False):
-            assert same(got, value), f"{annotation}: {value!r} became {got!r}"
+            assert identical(got, value), f"{annotation}: {value!r} became {got!r}"
+            assert got == value, f"{annotation}: {value!r} became {got!r}"
 
 
 @in_place

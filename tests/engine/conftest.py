@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any, cast
 
@@ -152,3 +153,15 @@ def desk(redis_url: str) -> Iterator[Desk]:
     desk = Desk(redis_url)
     yield desk
     desk.store.close()
+
+
+@pytest.fixture
+def just_booted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From the call on `time.monotonic` is as on a machine that has just booted: it counts from 0."""
+    real = time.monotonic
+
+    def boot() -> None:
+        booted = real()
+        monkeypatch.setattr(time, "monotonic", lambda: real() - booted)
+
+    return boot

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 
 from flowlib import App, Event
 from flowlib.dispatch import Dispatcher
 from flowlib.store import Store
+from tests.patience import until
 
 from .conftest import LOCATION, Desk
 
@@ -30,6 +32,12 @@ def counted(desk: Desk) -> dict[str, int]:
     return {key.decode(): int(value) for key, value in metrics.items() if key.startswith((b"runs_started", b"events"))}
 
 
+def idle_ms(desk: Desk) -> int:
+    """For how long the one event that is not settled has been with its reader."""
+    (entry,) = cast(Any, desk.store.client.xpending_range(desk.store.keys.events, "desk", "-", "+", 10))
+    return int(entry["time_since_delivered"])
+
+
 def test_a_dispatcher_that_dies_with_what_it_has_read_is_replaced(desk: Desk) -> None:
     """I5: another claims what was read and not settled."""
     dead, heir = dispatcher(desk, "dead"), dispatcher(desk, "heir")
@@ -39,6 +47,23 @@ def test_a_dispatcher_that_dies_with_what_it_has_read_is_replaced(desk: Desk) ->
     assert len(heir.dispatch_abandoned()) == 2
     assert counted(desk) == {"runs_started|errand||": 2, "events_received|||go": 2}
     assert heir.abandoned()[1] == []
+    assert desk.faults() == []
+
+
+def test_on_a_machine_that_has_just_booted_the_first_look_is_at_what_is_abandoned(
+    desk: Desk, just_booted: Callable[[], None]
+) -> None:
+    """I5."""
+    dead, heir = dispatcher(desk, "dead"), dispatcher(desk, "heir")
+    dead._idle_ms = heir._idle_ms = 100
+    send(desk, "one")
+    assert len(dead.fresh()) == 1
+    until(lambda: idle_ms(desk) > heir._idle_ms)
+    send(desk, "two")
+    just_booted()
+    looks = iter([False])
+    heir.run(lambda: next(looks, True))
+    assert {run.event.id for run in desk.runs.list()} == {"one", "two"}
     assert desk.faults() == []
 
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
@@ -377,6 +377,27 @@ def test_a_job_that_was_shown_while_it_replayed_is_not_shown_any_more_when_its_r
     assert desk.commit_next(lease) == "recorded"
     assert desk.store.client.zcard("rq:wip:flow") == 0
     assert desk.finish(lease, "b") == "finished"
+    assert desk.faults() == []
+
+
+def server_ms(desk: Desk) -> float:
+    seconds, micros = cast(Any, desk.store.client.time())
+    return float(1000 * seconds + micros / 1000)
+
+
+def over_at(desk: Desk, lease: Lease) -> float:
+    return cast(float, desk.store.client.zscore(desk.store.keys.leases, lease.name))
+
+
+def test_on_a_machine_that_has_just_booted_the_dead_are_buried_at_once(
+    desk: Desk, just_booted: Callable[[], None]
+) -> None:
+    """I4, I5: the first look is at all, whatever the clock says that durations are measured by; it begins there at 0."""
+    lease = desk.at_step(lease_ms=1)
+    until(lambda: server_ms(desk) > over_at(desk, lease))
+    just_booted()
+    desk.house._keep_house()
+    assert desk.claim("bert").lease.job == lease.job
     assert desk.faults() == []
 
 

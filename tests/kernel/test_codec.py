@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from flowlib.codec import decode, encode
 from flowlib.errors import PayloadError
 from flowlib.readable import jsonable
+from tests.identical import identical
 
 
 class Colour(Enum):
@@ -64,19 +65,6 @@ class Text(str):
 
     def __str__(self) -> str:
         return "something else"
-
-
-def identical(one: Any, other: Any) -> bool:
-    """Equal, of the same types all the way down, and told apart where `==` does not: nan, -0.0, fold, time zones."""
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(identical, one, other))
-    if isinstance(one, dict):
-        return len(one) == len(other) and all(map(identical, one.items(), other.items()))
-    if isinstance(one, (set, frozenset)):
-        return sorted(map(repr, one)) == sorted(map(repr, other))
-    return repr(one) == repr(other)
 
 
 ZONES = ["Europe/Berlin", "America/St_Johns", "Asia/Kathmandu", "UTC"]
