@@ -21,6 +21,9 @@ Sent = tuple[str, str, bytes, int, str]
 
 LONGEST_DOUBT = 600.0  # seconds for which it is in doubt whether events have been stored, before they are sent again
 MOST_DOUBTED = 10_000  # events
+STANDSTILL = (
+    60.0  # seconds for which a server may stand still with a try that has reached it: it looks back from its end
+)
 
 
 class EventStore(Link):
@@ -39,7 +42,7 @@ class EventStore(Link):
         seconds = began - since
 
         def pack(doubt: float | None) -> Packed:
-            looks_back = 0 if doubt is None else round(1000 * min(doubt, LONGEST_DOUBT)) + 1000
+            looks_back = 0 if doubt is None else round(1000 * (min(doubt, LONGEST_DOUBT) + STANDSTILL))
             return self._pack("send_events", looks_back, *parts, key=self.keys.events)
 
         try:

@@ -247,6 +247,32 @@ def test_events_whose_first_try_had_no_answer_are_stored_once_and_start_once(
     assert check_invariants(case.app.store) == []
 
 
+@only_sync
+def test_what_a_server_that_stood_still_hears_late_is_stored_once(case: Case) -> None:
+    """BEHAVIOURS 79: the first reply is lost, and what is sent in its place waits there for longer than the patience."""
+    client = case.app.store.client
+
+    class StandsStill(FirstReplyLost):
+        def _read(self, expected: int) -> list[Any]:
+            try:
+                return super()._read(expected)
+            except ConnectionError:
+                if self.lost == 1:
+                    client.client_pause(3000)
+                raise
+
+    producer = App("producer").connect(store=Store(case.app.store.url, wire=StandsStill, patience=0.5))
+    for _ in range(100):
+        try:
+            producer.send(Event("said", {}, id="said"))
+            break
+        except ServerError:
+            pass
+    entries: Any = client.xrange(case.app.store.keys.events)
+    assert [fields[b"id"] for _, fields in entries] == [b"said"]
+    producer.store.close()
+
+
 class NoReplyHeard(Wire):
     """Redis does what it is told, and cannot say so while `deaf`."""
 
