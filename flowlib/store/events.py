@@ -21,9 +21,7 @@ Sent = tuple[str, str, bytes, int, str]
 
 LONGEST_DOUBT = 600.0  # seconds for which it is in doubt whether events have been stored, before they are sent again
 MOST_DOUBTED = 10_000  # events
-STANDSTILL = (
-    60.0  # seconds for which a server may stand still with a try that has reached it: it looks back from its end
-)
+STANDSTILL = 60.0  # seconds for which a server may stand still before it carries out a try: it looks back from then
 
 
 class EventStore(Link):

@@ -268,6 +268,8 @@ def test_what_a_server_that_stood_still_hears_late_is_stored_once(case: Case) ->
             break
         except ServerError:
             pass
+    else:
+        pytest.fail("it could not be sent")
     entries: Any = client.xrange(case.app.store.keys.events)
     assert [fields[b"id"] for _, fields in entries] == [b"said"]
     producer.store.close()
