@@ -30,6 +30,9 @@ from tests.patience import until
 from . import chores
 
 
+LEASE_MS = 1500  # with every third of it the worker tells RQ's tools what it has done: sooner than anybody's patience ends
+
+
 class Day:
     def __init__(self, url: str, patience: float = 20.0) -> None:
         self.url = url
@@ -38,7 +41,7 @@ class Day:
         self.client = self.store.client
         self._patience = patience
         store = Store(url, patience=FOREVER, give_up=lambda: self._worker._gone)
-        self._worker = FlowWorker(["flow", "other"], app=self.app, store=store)
+        self._worker = FlowWorker(["flow", "other"], app=self.app, store=store, lease_ms=LEASE_MS)
         self._thread = threading.Thread(target=self._worker.work, daemon=True)
 
     def go_by(self) -> None:
@@ -173,5 +176,5 @@ def day_at(url: str, patience: float = 20.0) -> Iterator[Day]:
 
 
 if __name__ == "__main__":
-    with day_at(sys.argv[1], patience=3.0) as today:
+    with day_at(sys.argv[1], patience=5.0) as today:
         today.go_by()

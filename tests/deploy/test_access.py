@@ -69,7 +69,7 @@ def test_without_any_one_of_its_commands_something_fails_or_complains(admin: red
     admin.execute_command("ACL", "SETUSER", "lacking", "on", f">{access.PASSWORD}", *access.rule(), f"-{command}")
     ended = subprocess.run(
         [sys.executable, "-m", "tests.deploy.day", url_of(admin, "lacking")],
-        cwd=ROOT, capture_output=True, timeout=60, check=False,
+        cwd=ROOT, capture_output=True, timeout=60, check=False, text=True,
     )  # fmt: skip
     assert ended.returncode or ended.stderr
-    assert command in [entry["object"] for entry in admin.acl_log()]
+    assert command in [entry["object"] for entry in admin.acl_log()], ended.stderr

@@ -25,6 +25,7 @@ from flowlib.outcome import make_job
 from flowlib.store import Store
 
 APP, LOCATION = "clock", "nowhere:app"
+LONG_AGO, LONG_AFTER = 1_000_000_000_000, 4_000_000_000_000  # ms: 2001 and 2096
 WORKERS = ("anna", "bert", "carl")
 Call = list[tuple[Any, ...]]
 
@@ -110,9 +111,10 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.store, self.admin, self.key = store, admin, store.keys.cron(APP)
 
-    @initialize(version=st.integers(0, 1))
-    def begin(self, version: int) -> None:
+    @initialize(version=st.integers(0, 1), clock=st.sampled_from([LONG_AGO, LONG_AFTER]))
+    def begin(self, version: int, clock: int) -> None:
         self.admin.flushall()
+        self.clock = clock
         self.model = Model()
         self.versions: dict[str, tuple[str, ...]] = {}
         self.plans: dict[str, dict[str, str]] = {}  # as each worker has seen it when it looked
@@ -139,11 +141,18 @@ class Machine(RuleBasedStateMachine):
     def _plan(self, worker: str, starting: bool) -> None:
         new = self.model.plan(worker, self.versions[worker], starting)
         now, known = self.store.plan_ticks(APP, worker, self.versions[worker], starting)
-        for schedule in new:
+        for schedule in sorted(new):
             assert now - 1 <= int(known[f"upto|{schedule}"]) <= now
-            self.model.cron[f"upto|{schedule}"] = known[f"upto|{schedule}"]
+            self.model.cron[f"upto|{schedule}"] = known[f"upto|{schedule}"] = self._now()
         assert known == self.model.cron
         self.plans[worker] = known
+        if new:
+            self.store.client.hset(self.key, mapping={f"upto|{schedule}": known[f"upto|{schedule}"] for schedule in new})
+
+    def _now(self) -> str:
+        """Put in place of what the server's clock says, which would let the same choices do now this, now that."""
+        self.clock += 1
+        return str(self.clock)
 
     @precondition(lambda self: self.plans)
     @rule(
@@ -231,7 +240,7 @@ class Machine(RuleBasedStateMachine):
         counted = {f[6:-1].decode(): int(n) for f, n in metrics.items() if f.startswith(b"ticks|")}
         assert counted == {name: n for name, n in self.model.counted.items() if n}
         assert {run.decode() for run in runs} == self.model.runs.keys()
-        assert queued + timed == len(self.model.runs)
+        assert (queued, timed)[self.clock > LONG_AFTER] == queued + timed == len(self.model.runs)
 
 
 def drive(store: Store, admin: redis_py.Redis, examples: int, steps: int, new: bool = False) -> None:
