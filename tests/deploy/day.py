@@ -29,8 +29,7 @@ from tests.patience import until
 
 from . import chores
 
-
-LEASE_MS = 1500  # with every third of it the worker tells RQ's tools what it has done: sooner than anybody's patience ends
+LEASE_MS = 1500  # with each third of it a worker tells RQ's tools what it has done: well before anybody's patience ends
 
 
 class Day:

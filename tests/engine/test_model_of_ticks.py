@@ -142,12 +142,12 @@ class Machine(RuleBasedStateMachine):
         new = self.model.plan(worker, self.versions[worker], starting)
         now, known = self.store.plan_ticks(APP, worker, self.versions[worker], starting)
         for schedule in sorted(new):
-            assert now - 1 <= int(known[f"upto|{schedule}"]) <= now
-            self.model.cron[f"upto|{schedule}"] = known[f"upto|{schedule}"] = self._now()
+            upto = f"upto|{schedule}"
+            assert now - 1 <= int(known[upto]) <= now
+            self.model.cron[upto] = known[upto] = self._now()
+            self.store.client.hset(self.key, upto, known[upto])
         assert known == self.model.cron
         self.plans[worker] = known
-        if new:
-            self.store.client.hset(self.key, mapping={f"upto|{schedule}": known[f"upto|{schedule}"] for schedule in new})
 
     def _now(self) -> str:
         """Put in place of what the server's clock says, which would let the same choices do now this, now that."""
