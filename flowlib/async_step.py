@@ -90,6 +90,11 @@ class AsyncStep(Face):
     ) -> list[T]: ...  # fmt: skip
     @overload
     async def map(
+        self, id: str, fn: Callable[[A], Awaitable[T]], items: Iterable[A], /, *, limit: int | None = ...,
+        return_errors: Literal[True],
+    ) -> list[T | StepFailed]: ...  # fmt: skip
+    @overload
+    async def map(
         self, id: str, fn: Callable[[A], T], items: Iterable[A], /, *, limit: int | None = ...,
         return_errors: Literal[True],
     ) -> list[T | StepFailed]: ...  # fmt: skip

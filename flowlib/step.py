@@ -124,6 +124,11 @@ class Step(Face):
     ) -> list[T]: ...  # fmt: skip
     @overload
     def map(
+        self, id: str, fn: Callable[[A], Coroutine[Any, Any, T]], items: Iterable[A], /, *, limit: int | None = ...,
+        return_errors: Literal[True],
+    ) -> list[T | StepFailed]: ...  # fmt: skip
+    @overload
+    def map(
         self, id: str, fn: Callable[[A], T], items: Iterable[A], /, *, limit: int | None = ...,
         return_errors: Literal[True],
     ) -> list[T | StepFailed]: ...  # fmt: skip

@@ -76,7 +76,9 @@ class Case:
 
     def use_middleware(self, middleware: Sequence[Middleware]) -> None:
         """Before any worker is there."""
-        made = App("made", middleware=middleware)
+        self.use_middleware_of(App("made", middleware=middleware))
+
+    def use_middleware_of(self, made: App) -> None:
         self.app.hooks, self.app.sealing = made.hooks, made.sealing
         self.app.runs = Runs(lambda: self.app.store, self.app.name, self.app.functions, made.sealing)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 import flowlib
-from flowlib import Event, NonRetriable
+from flowlib import AsyncStep, Event, NonRetriable, Step, middleware
 from flowlib.cli import main
 from flowlib.middleware import StepInfo
 from flowlib.testing import check_invariants
@@ -27,6 +28,7 @@ PAGE = (Path(__file__).parents[2] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", SECTION, flags=re.DOTALL)
 COMMANDS = re.findall(r"```sh\n(.*?)```", SECTION, flags=re.DOTALL)
 DECLARED = [block for block in BLOCKS if block.startswith(("@app.function", "def ", "class "))]
+EVERYWHERE = {"run", "sleep", "run_id", "attempt", "log"}  # of a step: on the page long before
 SHORT = {"timedelta(days=30)": "timedelta(seconds=0.05)", '"0 3 * * *"': '"* * * * * *"'}
 
 
@@ -38,6 +40,8 @@ class Tools:
         self.names: dict[str, Any] = {
             **{name: getattr(flowlib, name) for name in flowlib.__all__}, "app": case.app, "asyncio": asyncio, "Any": Any,
             "timedelta": timedelta, "Iterator": Iterator, "contextmanager": contextmanager, "StepInfo": StepInfo, "time": time,
+            "datetime": datetime, "UTC": UTC, "new_key": secrets.token_bytes(32), "old_key": secrets.token_bytes(32),
+            **{name: getattr(middleware, name) for name in middleware.__all__},
             **{name: self.plain(name) for name in ("mail", "label", "reserve", "release")},
             **{name: self.plain(name, of="order") for name in ("pack", "bill")}, "download": self.download,
         }  # fmt: skip
@@ -109,11 +113,15 @@ def short(*long: str) -> Any:
     return pytest.mark.parametrize("tools", [{each: SHORT[each] for each in long}], indirect=True, ids=["short"])
 
 
-def test_each_takes_about_five_lines_and_each_is_named_in_a_test_here() -> None:
+def test_each_takes_about_five_lines_and_none_is_missing() -> None:
     for block in BLOCKS:
         for part in re.split(r"\n\n", block):
             assert len(part.strip().splitlines()) <= 6, part
-    assert len(BLOCKS) >= 17
+    code = "\n".join(BLOCKS)
+    tools = {name for face in (Step, AsyncStep) for name in dir(face) if not name.startswith("_")} - EVERYWHERE
+    assert {name for name in tools if f".{name}(" not in code} == set()
+    others = {"trigger", "cron", "matching", "run_failed", "Ending", *middleware.__all__} - {"RunInfo"}
+    assert {name for name in others if name not in code} == set()
 
 
 def test_steps_side_by_side(tools: Tools) -> None:
@@ -139,6 +147,15 @@ def test_wait_for_an_event(tools: Tools) -> None:
     tools.waits(claimed)
     tools.app.send([Event("expense.decided", {"id": n, "verdict": f"verdict {n}"}) for n in (6, 7)])
     assert tools.case.ended(claimed).result == "verdict 7"
+
+
+def test_one_event_of_several_kinds(tools: Tools) -> None:
+    due = tools.begin("invoice.due", {"id": 7, "customer": "ada"})
+    tools.waits(due)
+    tools.app.send([Event("invoice.waived", {"id": n}) for n in (6, 7)])
+    until(lambda: "large" in [step.id for step in tools.app.runs.get(due).steps])
+    tools.app.send([Event("deposit.made", {"amount": amount}) for amount in (99, 101)])
+    assert tools.case.ended(due).result == "invoice.waived 101"
 
 
 def test_a_promise(tools: Tools) -> None:
@@ -191,6 +208,22 @@ def test_handlers_and_time_limits(tools: Tools) -> None:
     until(lambda: any(line.startswith("mail fetch failed: ErrorInfo(") for line in tools.noted))
 
 
+def test_ends_of_runs(tools: Tools) -> None:
+    failed = tools.app.call("shop/invoice", {"order": "full"}).run_id
+    (called,) = until(lambda: tools.app.runs.list(function="call-the-office"))
+    tools.case.ended(called.id)
+    assert tools.noted[-1].startswith(f"mail {failed} of shop: ErrorInfo(")
+    tools.run("import.asked", {"url": "http://nowhere"})
+    assert [run.id for run in tools.app.runs.list(function="call-the-office")] == [called.id]
+
+
+def test_later(tools: Tools) -> None:
+    tools.call("ts=datetime.now")
+    (run,) = until(lambda: tools.app.runs.list(function="trial"))
+    tools.waits(run.id, "sleeping")
+    assert tools.noted == []
+
+
 def test_cancelled_by_events_or_by_hand(tools: Tools) -> None:
     runs = [tools.begin("order.shipped", {"id": n, "customer": name}) for n, name in enumerate(["bob", "ada", "eve"])]
     for run in runs:
@@ -232,10 +265,24 @@ def test_changed_code(tools: Tools) -> None:
 
 
 def test_middleware(tools: Tools) -> None:
-    timing = tools.names["Timing"]
-    tools.case.use_middleware([timing()])
+    _use_that_of(tools, tools.names["timed"])
+    tools.run("parcel.sent", {"order": 7, "parcel": "P-7"})
+    assert any(re.fullmatch(r"mail send took \d\.\d{3} s", line) for line in tools.noted), tools.noted
+
+
+def test_middleware_that_is_built_in(tools: Tools) -> None:
+    tools.call("Encryption(")
+    _use_that_of(tools, tools.names["sealed"])
+    run = tools.run("parcel.sent", {"order": 7, "parcel": "P-7"})
+    assert run.result == "packed 7", run.error
+    client, keys = tools.app.store.client, tools.app.store.keys
+    for stored in (client.hgetall(keys.memo(run.id)), client.hgetall(keys.run(run.id)), client.xrange(keys.events)):
+        assert not re.search("P-7|packed", str(stored))
+
+
+def _use_that_of(tools: Tools, app: flowlib.App) -> None:
+    """From the next worker on, which takes the place of the one that there is."""
+    tools.case.use_middleware_of(app)
     tools.case.start()
     for worker, _ in tools.case._workers[:1]:
         worker.stop()
-    tools.run("parcel.sent", {"order": 7, "parcel": "P-7"})
-    assert any(re.fullmatch(r"mail send took \d\.\d{3} s", line) for line in tools.noted), tools.noted

@@ -124,6 +124,8 @@ def import_contacts(event: Event[Upload], step: Step) -> int:
     total += later.result() + sum(step.gather(later, step.options(retries=1).submit("again", store, rows)))
     chunks: list[list[str]] = step.map("each", enrich, ["a", "b"], limit=2)
     partly: list[list[str] | StepFailed] = step.map("each", enrich, ["a", "b"], return_errors=True)
+    awaiting: list[int | StepFailed] = step.map("stores", store, [rows], return_errors=True)
+    step.log.info("%s", awaiting)
     soon: Future[Event[Upload] | None] = step.expect_event("soon", uploaded, match={"key": "k"})
     late: Future[None] = step.timer("late", timedelta(hours=1))
     step.log.info("%s", [step.first(soon, late) is late, chunks, partly])
@@ -152,6 +154,8 @@ async def import_contacts_async(event: Event[Upload], step: AsyncStep) -> list[s
     awaited: str = await step.invoke("awaited", spelled, Upload("k", "a@example.com"), timeout=60, detached=True)
     by_name: Any = await step.invoke("by-name", "other/bill", {"any": "thing"})
     partly: list[int | StepFailed] = await step.map("some", abs, [1, -2], return_errors=True)
+    awaiting: list[int | StepFailed] = await step.map("stores", store, [rows], return_errors=True)
+    step.log.info("%s", awaiting)
     promise: AsyncPromise[bool] = step.promise("ok", as_=bool, timeout=3600)
     token: str = promise.token
     ok: bool = await promise.result()
