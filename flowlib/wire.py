@@ -326,6 +326,11 @@ def explain(error: Exception, url: str) -> ServerError:
         )
     if isinstance(error, OutOfMemoryError):
         return ServerError(f"Redis at {where} is full and refuses new work: raise maxmemory; nothing was stored")
+    if isinstance(error, ReadOnlyError):
+        return ServerError(
+            f"Redis at {where} is a replica, which takes no writes: name its master, "
+            f"or let redis+sentinel:// in place of redis:// find it; nothing was stored"
+        )
     if isinstance(error, MovedError):
         return ServerError(
             f"Redis at {where} is a node of a cluster, and the keys are on {error.host}:{error.port}: "

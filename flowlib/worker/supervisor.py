@@ -192,7 +192,7 @@ class Supervisor:
             return
         self._pace(place, child)
         if (wait := place.due - time.monotonic()) > 0:
-            detail = f"did not last, the {place.short_lived}. in a row: again in {wait:.1f} s"
+            detail = f"did not last, the {place.short_lived}. in a row; why, it has said above: again in {wait:.1f} s"
             self._say(logging.WARNING, child.name, "backed off", detail)
 
     def _pace(self, place: _Place, child: Child) -> None:

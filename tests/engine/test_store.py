@@ -338,6 +338,16 @@ def test_a_full_redis_refuses_new_runs_and_events_and_keeps_nothing_of_them(smal
     assert small_desk.start("refused")[0] == 1
 
 
+def test_who_sends_to_a_replica_is_told_what_to_name_instead(small_desk: Desk) -> None:
+    """I10: as after a failover that the address does not know of."""
+    before = small_desk.stored()
+    small_desk.store.client.replicaof("127.0.0.1", 1)  # where nobody is
+    with pytest.raises(ServerError, match=r"is a replica, which takes no writes: .*redis\+sentinel://"):
+        small_desk.store.send_events([("id", "go", b"\x80", 0, "")])
+    small_desk.store.client.replicaof("NO", "ONE")
+    assert small_desk.stored() == before
+
+
 @acts
 def test_a_run_that_is_under_way_goes_on_when_redis_is_full(small_desk: Desk, name: str) -> None:
     """BEHAVIOURS 37: finished work is recorded, and an attempt is used up by the step's own errors only."""
