@@ -48,9 +48,12 @@ LAYERS = """
     server function triggers retry schedule codec readable shape hints scalar sealed model ulid errors
 """
 RANK = {name: rank for rank, line in enumerate(LAYERS.strip().splitlines()) for name in line.split()}
-PURE = {name for name, rank in RANK.items() if rank >= RANK["step"]} - {"server"}
-IMPURE_IMPORTS = {"os", "random", "redis", "rq", "secrets", "socket", "time"}
-IMPURE_CALLS = {"now", "today", "utcnow", "uuid1", "uuid4"}
+PURE = {name for name, rank in RANK.items() if rank >= RANK["step"]} - {"server"} | {"parallel", "turns"}
+IMPURE_IMPORTS = {
+    "io", "os", "pathlib", "random", "redis", "rq", "secrets", "shutil", "socket", "subprocess", "tempfile", "threading",
+    "time",
+}  # fmt: skip
+IMPURE_CALLS = {"input", "now", "open", "print", "today", "utcnow", "uuid1", "uuid4"}
 
 
 def module_of(file: Path) -> str:
@@ -106,8 +109,19 @@ def test_no_two_modules_import_each_other() -> None:
 @pytest.mark.parametrize("file", [file for file in FILES if module_of(file) in PURE], ids=label)
 def test_pure_modules_know_no_redis_no_clock_and_no_chance(file: Path) -> None:
     assert not {name.split(".")[0] for name in imported(file)} & IMPURE_IMPORTS
-    calls = [node.func for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    given = {node.arg for node in nodes if isinstance(node, ast.arg)}  # the caller's to answer for
+    calls = [node.func for node in nodes if isinstance(node, ast.Call)]
     assert not {call.attr for call in calls if isinstance(call, ast.Attribute)} & IMPURE_CALLS
+    assert not {call.id for call in calls if isinstance(call, ast.Name)} & IMPURE_CALLS - given
+
+
+def test_the_supervisor_knows_nothing_of_steps() -> None:
+    """It and what it is made of know where leases are kept, and the boards that workers write on."""
+    files = [ROOT / "worker" / f"{name}.py" for name in ("supervisor", "keeper", "child")]
+    assert {name for file in files for name in known(file)} == {"board", "store", "wire"}
+    beside = {name for file in files for name in imported(file) if name.startswith("flowlib.worker.")}
+    assert {name.split(".")[2] for name in beside} == {"child", "keeper"}
 
 
 def test_the_private_server_knows_only_the_errors_and_is_known_to_cli_and_testing_only() -> None:
