@@ -43,6 +43,7 @@ HANDED_OVER = 1.0  # seconds after which an event is looked for at the latest th
 BLOCK_MS = 1000  # below redis-py's own socket timeout of 5 s
 
 Entry = tuple[bytes, dict[bytes, bytes]]
+Seen = dict[str, tuple[str, str]]  # function -> up to where we looked for events that cancel its run, the one that does
 
 
 class Dispatcher:
@@ -165,9 +166,9 @@ class Dispatcher:
         """Start all that these events trigger, wake what waits for them, and settle them: in one round trip, unless the
         script asks for more. Returns the ids of runs that are new."""
         started: list[str] = []
-        overtaken = set[bytes]()
+        overtaken: dict[bytes, Seen] = {}
         while entries:
-            events = [self._told(entry_id.decode(), fields, entry_id in overtaken) for entry_id, fields in entries]
+            events = [self._told(entry_id.decode(), fields, overtaken.get(entry_id)) for entry_id, fields in entries]
             batches = [events[i : i + AT_ONCE] for i in range(0, len(events), AT_ONCE)]
             replies = self._store.send_all([self._store.dispatch_events(self._app, batch) for batch in batches])
             again = set()
@@ -180,13 +181,13 @@ class Dispatcher:
                     self._fields[name] = tuple(fields)
                 elif word == 3:
                     again.add(what)
-                    overtaken.add(what)
+                    overtaken.setdefault(what, {})
             entries = [entry for entry in entries if entry[0] in again]
         for run in started:
             log.info("run %s started", run)
         return started
 
-    def _told(self, entry: str, fields: dict[bytes, bytes], overtaken: bool = False) -> Dispatched:
+    def _told(self, entry: str, fields: dict[bytes, bytes], seen: Seen | None = None) -> Dispatched:
         """All that the script has to know of an event."""
         try:
             event = read_event(entry, fields)
@@ -196,26 +197,26 @@ class Dispatcher:
         event_id, name, *_ = event
         meta = text(fields.get(b"meta", b""))
         if name == INVOKE_EVENT:
-            return entry, name, self._invoked(entry, event, overtaken, meta), name, event_id, {}, b"", (), 0, ()
+            return entry, name, self._invoked(entry, event, seen, meta), name, event_id, {}, b"", (), 0, ()
         label, functions, refused = self._subscriptions.started_by(event)
         starts: list[Start] = []
         for function in functions:
             run = ulid_of(int(entry.partition("-")[0]), self._app, function.name, event_id, entry)
-            starts.append(self._start(function, run, event, entry, overtaken, meta))
+            starts.append(self._start(function, run, event, entry, seen, meta))
         matched = self._matched(event, self._fields.get(name, ()))
         cancelling = int(name in self._cancelling)
         return entry, label, starts, name, event_id, *matched, refused, cancelling, self._subscriptions.on(name)
 
     def _start(
-        self, function: Function, run: str, event: tuple[str, str, bytes, int], entry: str, overtaken: bool, meta: str
+        self, function: Function, run: str, event: tuple[str, str, bytes, int], entry: str, seen: Seen | None, meta: str
     ) -> Start:
         job = make_job(
             self._app, function.name, run, self._location, ENTRY, RUN, function.options.timeout, function.queue
         )
-        cancels = self._cancels(function, event, entry, overtaken) if function.cancel_on else None
+        cancels = self._cancels(function, event, entry, seen) if function.cancel_on else None
         return self._store.start(function, run, event, self._location, job, meta, cancels)
 
-    def _invoked(self, entry: str, event: tuple[str, str, bytes, int], overtaken: bool, meta: str) -> list[Start]:
+    def _invoked(self, entry: str, event: tuple[str, str, bytes, int], seen: Seen | None, meta: str) -> list[Start]:
         """A run whose id is known already. One of a function that only other workers know is parked until one comes by."""
         try:
             asked = read_invocation(event[2])
@@ -226,24 +227,28 @@ class Dispatcher:
             return []
         function = self._functions.get(asked.function) or Function(self._app, asked.function, _nobody, ())
         told = (event[0], event[1], asked.data, event[3])
-        return [(*self._start(function, asked.run, told, entry, overtaken, meta), (asked.parent, int(asked.detached)))]
+        return [(*self._start(function, asked.run, told, entry, seen, meta), (asked.parent, int(asked.detached)))]
 
-    def _cancels(self, function: Function, event: tuple[str, str, bytes, int], entry: str, overtaken: bool) -> Any:
-        """What cancels the run, as the script takes it; if such events were settled before this one, is it one of them?"""
+    def _cancels(self, function: Function, event: tuple[str, str, bytes, int], entry: str, seen: Seen | None) -> Any:
+        """What cancels the run, as the script takes it. `seen`: such events were settled before this one; is it one of them?
+        Coming here again we look on from where we were: to begin anew each time would never catch up with busy others."""
         try:
             cancels = cancels_of(function, decode(event[2], open=self._open))
         except PayloadError:
             return None
         looked, by = entry, ""
-        if overtaken:
-            looked, by = self._look_back(entry, {(name, fields): digest for name, fields, digest in cancels})
+        if seen is not None:
+            looked, by = seen.get(function.name, (entry, ""))
+            if not by:
+                looked, by = self._look_back(looked, {(name, fields): digest for name, fields, digest in cancels})
+            seen[function.name] = looked, by
         return [entry, looked, by, *cancels]
 
-    def _look_back(self, entry: str, cancels: dict[tuple[str, str], str]) -> tuple[str, str]:
-        """Up to where in the stream we have looked, and the first event that cancels, in words."""
+    def _look_back(self, after: str, cancels: dict[tuple[str, str], str]) -> tuple[str, str]:
+        """Up to where in the stream we have looked, and the first event that cancels, in words; nothing behind it matters."""
         upto, found = "", ""
         for (name, fields), digest in cancels.items():
-            looked, more = entry, True
+            looked, more = after, True
             while more and not found:
                 looked, more, entries = self._store.find_events(name, looked)
                 for at, raw in entries:

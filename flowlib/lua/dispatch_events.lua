@@ -31,27 +31,30 @@ end
 
 -- Runs that have begun before the event, to end with it; how many more it may reach, or nil: there are more.
 local function cancel_all(id, name, event_id, digest)
-  local found = redis.call('ZRANGEBYSCORE', cancels_key(app, name, digest), '-inf', string.match(id, '^%d+'),
-    'LIMIT', 0, at_most + 1)
-  local left = at_most
-  for i = 1, math.min(#found, at_most) do
-    local run, since = string.match(found[i], '^(.-)|(.*)$')
-    if redis.call('EXISTS', run_key(run)) == 0 then -- somebody has deleted it
-      redis.call('ZREM', cancels_key(app, name, digest), found[i])
-      left = left - 1
-    elseif comes_after(id, since) then -- else it is of the same millisecond
-      stop_run(run, string.format('event %s (%s)', name, event_id))
-      left = left - 1
+  local key, left, beside, page = cancels_key(app, name, digest), at_most, 0, 100
+  repeat
+    local found = redis.call('ZRANGEBYSCORE', key, '-inf', string.match(id, '^%d+'), 'LIMIT', beside, page)
+    for _, each in ipairs(found) do
+      local run, since = string.match(each, '^(.-)|(.*)$')
+      if not comes_after(id, since) then
+        beside = beside + 1 -- of the same millisecond, and after it
+      elseif left == 0 then
+        return nil
+      else
+        left = left - 1
+        if redis.call('EXISTS', run_key(run)) == 1 then stop_run(run, string.format('event %s (%s)', name, event_id)) end
+        redis.call('ZREM', key, each) -- of a run whose record somebody has deleted, too
+      end
     end
-  end
-  if #found > at_most and left < at_most then return nil end
+  until #found < page
   return left
 end
 
--- Was an event settled that may cancel a run of this one, and that nobody has looked at? Dispatchers are many.
+-- Was an event settled that may cancel a run of this one, and that nobody has looked at? Dispatchers are many. Of a run for
+-- which one was found nobody looks any further, however many were settled behind that.
 local function is_overtaken(event, before)
   for _, run in ipairs(event[3]) do
-    local cancels = run[13] and not is_line(before, run[1]) and run[13] or {}
+    local cancels = run[13] and run[13][3] == '' and not is_line(before, run[1]) and run[13] or {}
     for i = 4, #cancels do
       local last = redis.call('HGET', P .. ':settled:' .. app, cancels[i][1])
       if last and comes_after(last, cancels[2]) then return true end

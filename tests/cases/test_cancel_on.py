@@ -117,6 +117,40 @@ def test_an_event_counts_from_that_of_the_run_on_whoever_is_settled_first(case: 
 
 
 @only_sync
+def test_who_is_overtaken_by_more_events_than_are_looked_at_at_once_begins_all_the_same(case: Case) -> None:
+    """I5, behaviour 94: the one that cancels is followed by thousands, others of its kind among them, and those settled."""
+    sleeps(case, cancel_on=[matching(refused, {"order": "id"}), matching("over", "customer")])
+
+    @case.function(on=ordered, name="other", cancel_on=matching(refused, {"order": "id"}))
+    def other(event: Event[Order], step: Any) -> Any:
+        yield step.sleep("nap", 3600)
+
+    store = case.app.store
+    store.join_events("case")
+    case.app.send([ordered(Order(1, "ada"), id="first"), ordered(Order(2, "bob"), id="second")])
+    case.app.send([refused(Refusal(1), id="hit"), *(Event("noise", {}) for _ in range(2500)), refused(Refusal(9))])
+    case.app.send([Event("over", {"customer": "bob"}, id="over"), *(refused(Refusal(8)) for _ in range(1200))])
+    slow, quick = (
+        Dispatcher("case", case.app.functions, "nowhere:app", store, name, idle_ms=3_600_000)
+        for name in ("anna", "bert")
+    )
+    entries = slow.fresh()
+    held = [entry for entry in entries if entry[1][b"name"] == b"order.placed"]
+    slow.dispatch([entry for entry in entries if entry not in held])
+    while more := quick.fresh():
+        quick.dispatch(more)
+    assert len(slow.dispatch(held)) == 4
+    ended = {(run.event.id, run.function): run.reason for run in case.app.runs.list()}
+    assert ended == {
+        ("first", "f"): "event order.refused (hit)",
+        ("first", "other"): "event order.refused (hit)",
+        ("second", "f"): "event over (over)",
+        ("second", "other"): "",
+    }
+    assert check_invariants(store) == []
+
+
+@only_sync
 def test_one_event_cancels_more_runs_than_fit_into_one_script(case: Case) -> None:
     sleeps(case, cancel_on=matching("over", "customer"))
     store = case.app.store
@@ -128,6 +162,41 @@ def test_one_event_cancels_more_runs_than_fit_into_one_script(case: Case) -> Non
         dispatcher.dispatch(entries)
     statuses = [run.status for run in case.app.runs.list(limit=200)]
     assert (statuses.count("cancelled"), statuses.count("running")) == (150, 1)
+    assert check_invariants(store) == []
+
+
+@only_sync
+def test_one_event_wakes_as_many_as_fit_into_one_script_and_cancels_one_more(case: Case) -> None:
+    sleeps(case, cancel_on=matching("over", "customer"))
+
+    @case.function(on="waiting")
+    def waiter(event: Event[Any], step: Any) -> Any:
+        return (yield step.wait_for_event("over", "over", match={"customer": "ada"})).id
+
+    waiting = [case.send(event=Event("waiting", {})) for _ in range(100)]
+    doomed = case.send(event=ordered(Order(1, "ada")))
+    until(lambda: {run.state for run in case.app.runs.list(limit=200)} == {"waiting", "sleeping"})
+    case.app.send(Event("over", {"customer": "ada"}, id="the end"))
+    assert case.ended(doomed).reason == "event over (the end)"
+    assert {case.ended(run).result for run in waiting} == {"the end"}
+    assert check_invariants(case.app.store) == []
+
+
+@only_sync
+def test_of_one_millisecond_those_before_the_event_are_cancelled_and_those_after_it_are_not(case: Case) -> None:
+    """All that is sent at once has one millisecond; and another dispatcher may have begun what comes after the event."""
+    sleeps(case, cancel_on="over")
+    store = case.app.store
+    store.join_events("case")
+    orders = [ordered(Order(n), id=f"order-{n}") for n in range(310)]
+    case.app.send([*orders[:10], Event("over", {}), *orders[10:]])
+    dispatcher = Dispatcher("case", case.app.functions, "nowhere:app", store, "anna", idle_ms=3_600_000)
+    entries = [entry for _ in range(4) for entry in dispatcher.fresh()]
+    assert len({entry.partition(b"-")[0] for entry, _ in entries}) == 1
+    dispatcher.dispatch([entry for entry in entries if entry[1][b"name"] == b"order.placed"])
+    dispatcher.dispatch([entry for entry in entries if entry[1][b"name"] == b"over"])
+    ended = {run.event.id for run in case.app.runs.list(limit=400) if run.status == "cancelled"}
+    assert ended == {f"order-{n}" for n in range(10)}
     assert check_invariants(store) == []
 
 
