@@ -56,6 +56,22 @@ def test_workers_and_producers_follow_when_the_master_is_killed(watched: Watched
     assert len(json.loads(said.stdout)) == 40, said.output
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_while_there_is_no_master_at_all_a_worker_only_waits_for_one(watched: Watched, fleet: Fleet) -> None:
+    """BEHAVIOURS 146; I3, I4: the replica is dead, too, so there is nobody to promote."""
+    fleet.start(workers=1, runs=40, seconds=4.0)  # of several that spin none might get enough of a processor to be seen
+    master = watched.master
+    assert master is not None
+    for server in sorted(watched.servers, key=lambda each: each is master):
+        server.kill()
+    fleet.endure(2.0)
+    master.restart()
+    until(lambda: watched.master is master)
+    assert fleet.goes_on()
+    assert fleet.faults() == []
+
+
 @pytest.mark.chaos
 @pytest.mark.timeout(120)
 def test_workers_and_producers_follow_when_the_master_is_demoted(watched: Watched, fleet: Fleet) -> None:

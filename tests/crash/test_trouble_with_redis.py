@@ -11,14 +11,17 @@ from typing import Any
 import pytest
 import redis
 
+from flowlib import Event
 from flowlib.server import Server
 from tests import access
+from tests.patience import until
 
 from .proxy import DOWN, UP
 from .troubled import Proxied, proxied
 
 Trouble = Callable[[Proxied], None]
 A_WHILE = 0.4
+WORKERS, REFUSALS = 2, 25  # refusals: a second at most and per worker
 
 
 @pytest.fixture
@@ -46,7 +49,7 @@ def paused(fleet: Proxied) -> None:
 
 
 def full(fleet: Proxied) -> None:
-    """Runs under way go on."""
+    """Runs under way go on, so who works is no sign of trouble; of idle workers there is a test of its own."""
     fleet.client.config_set("maxmemory", 1)
     time.sleep(A_WHILE)
     fleet.client.config_set("maxmemory", 0)
@@ -166,3 +169,30 @@ def test_an_outage_of_any_length_costs_nothing_but_its_time(outages: tuple[float
         fleet.server.restart()
         assert fleet.goes_on()
     assert fleet.faults() == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_idle_workers_wait_for_a_full_server_to_let_them_have_the_job_that_is_queued(fleet: Proxied) -> None:
+    """BEHAVIOURS 37, 146: nothing can be claimed. Who asks in a frenzy mostly waits for answers, so these are counted."""
+    fleet.start(workers=WORKERS, runs=8)
+    fleet.wait()
+    fleet.client.set(fleet.store.keys.rq_suspended, 1)  # so that the job is still queued when the server is full
+    fleet.app.send(Event("short", {}, id="event-8"))
+    until(lambda: fleet.client.llen(fleet.store.keys.rq_queue("flow")) == 1)
+    fleet.client.config_set("maxmemory", 1)
+    fleet.client.delete(fleet.store.keys.rq_suspended)
+    until(lambda: refusals(fleet))
+    seconds = 2.0
+    fleet.endure(seconds)
+    assert refusals(fleet) < REFUSALS * WORKERS * (seconds + 1)
+    assert fleet.client.llen(fleet.store.keys.rq_queue("flow")) == 1
+    fleet.client.config_set("maxmemory", 0)
+    until(lambda: fleet.ended() == 9)
+    assert fleet.faults() == []
+
+
+def refusals(fleet: Proxied) -> int:
+    """By a server that was full, so far."""
+    errors: Any = fleet.client.info("errorstats")
+    return int(errors.get("errorstat_OOM", {"count": 0})["count"])

@@ -60,6 +60,13 @@ def order(event: Event[dict[str, Any]], step: Step) -> int:
     return step.run("charge", charge, reserved)["paid"]
 
 
+@app.function(on="order for later")
+def order_for_later(event: Event[dict[str, Any]], step: Step) -> int:
+    reserved = step.run("reserve", reserve, event.data["amount"])
+    step.sleep("hour", 3600)
+    return step.run("charge", charge, reserved)["paid"]
+
+
 @app.function(on="hold")
 def keep(event: Event[dict[str, Any]], step: Step) -> str:
     held = step.run("hold", hold)

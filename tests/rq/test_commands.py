@@ -11,6 +11,7 @@ from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
 from flowlib import RunCancelled
+from flowlib.worker import FlowWorker
 from tests.patience import until
 
 from .conftest import Shop
@@ -18,14 +19,14 @@ from .conftest import Shop
 
 def test_while_suspended_nothing_is_taken_and_after_resume_all_goes_on(shop: Shop) -> None:
     """A step that is running ends and is recorded; the one after it is not begun."""
-    shop.flow_worker()
+    worker = shop.flow_worker()
     run = shop.send("hold")
     until(lambda: shop.diary() == ["hold"])
     shop.rq("suspend")
     shop.open_gate()
     until(lambda: shop.kinds(run, "hold")[-1:] == ["recorded"] and shop.kinds(run, "after"))
     other = shop.send("order", amount=1)
-    time.sleep(1.2)  # twice as long as a suspended worker waits between its looks
+    looks_again(worker)
     assert shop.kinds(run, "after") == ["queued"]
     assert shop.queue.job_ids == [f"{run}-after", other]
     assert shop.diary() == ["hold"]
@@ -33,6 +34,13 @@ def test_while_suspended_nothing_is_taken_and_after_resume_all_goes_on(shop: Sho
     assert shop.app.runs.result(run, 10) == "held"
     assert shop.app.runs.result(other, 10) == 2
     assert shop.faults() == []
+
+
+def looks_again(worker: FlowWorker) -> None:
+    """Until it has asked for a job twice from now on and had both answers: a third time, its question may be under way."""
+    engine = worker.slots[0].engine
+    asked = engine._executions
+    until(lambda: engine._executions >= asked + 3)
 
 
 def test_suspension_for_a_time_ends_by_itself(shop: Shop) -> None:

@@ -152,12 +152,25 @@ def test_jobs_do_and_leave_behind_the_same_as_under_rqs_own_worker(shop: Shop) -
 
 # -- beside the steps --------------------------------------------------------------------------------------------------
 
+MARK = "opened"
+
+
+class Trap:
+    """Whoever unpickles it writes to the file, and gets a number."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Callable[..., int], tuple[Path, str]]:
+        return Path.write_text, (self.file, MARK)
+
 
 def test_without_the_flag_such_jobs_are_looked_past_and_that_is_said_once(
-    shop: Shop, caplog: pytest.LogCaptureFixture
+    shop: Shop, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    """Their pickles stay closed, too."""
-    shop.queue.enqueue(jobs.add, 1, job_id="sum")
+    """I11: their pickles stay closed, too, until a worker comes that has the flag."""
+    opened = tmp_path / "opened"
+    job = Queue("flow", connection=shop.client).enqueue(jobs.add, Trap(opened), job_id="sum")
     shop.flow_worker()
     assert shop.app.runs.result(shop.send("order", amount=1), 10) == 2
     until(lambda: "hold jobs that are not its app's" in caplog.text)
@@ -165,6 +178,11 @@ def test_without_the_flag_such_jobs_are_looked_past_and_that_is_said_once(
     assert caplog.text.count("hold jobs that are not its app's") == 1
     assert shop.queue.job_ids == ["sum"]
     assert shop.client.hget("rq:job:sum", "status") == b"queued"
+    assert not opened.exists()
+    shop.flow_worker(rq_jobs=True)
+    until(lambda: shop.client.hget("rq:job:sum", "status") == b"finished")
+    assert opened.exists()
+    assert job.return_value() == 1 + len(MARK)
 
 
 def test_steps_and_ordinary_jobs_of_one_queue_are_begun_in_their_order(shop: Shop) -> None:

@@ -57,7 +57,7 @@ def test_a_back_off_lasts_as_long_with_rqs_own_worker(shop: Shop) -> None:
     work_until_ended(shop, run, Shop.simple_worker)
     first, second = shop.get(run).steps[0].attempts
     assert first.ended is not None
-    assert 1.0 <= second.started - first.ended < 4.0
+    assert second.started - first.ended >= 1.0
 
 
 @workers
@@ -202,14 +202,20 @@ def test_our_worker_takes_over_what_a_killed_horse_has_left(shop: Shop) -> None:
 
 @pytest.mark.parametrize("ours", [True, False], ids=["flow", "simple"])
 def test_a_run_outlives_the_jobs_of_its_steps(shop: Shop, ours: bool) -> None:
-    """BEHAVIOURS 149: RQ keeps results for a while, the memo is ours."""
-    run = shop.send("nap", seconds=0.1)
+    """BEHAVIOURS 149: RQ keeps results for a while, the memo is ours. No reconciler mends anything here."""
+    run = shop.send("order for later", amount=1)
     if ours:
         shop.flow_worker(reconcile_every=3600.0)
-        until(lambda: shop.get(run).state == "sleeping" or shop.get(run).finished)
     else:
         shop.simple_worker()
-    for key in shop.client.scan_iter(f"rq:*:{run}"):
-        shop.client.delete(key)
-    work_until_ended(shop, run, Shop.simple_worker if not ours else lambda _: None)
-    assert shop.get(run).result == "awake"
+    until(lambda: shop.get(run).state == "sleeping")
+    kept = [f"rq:{kind}:{job}" for kind in ("job", "results") for job in (run, f"{run}-reserve")]
+    assert shop.client.delete(*kept) == len(kept)
+    assert shop.client.zadd(shop.store.keys.timers, {f"{run}-hour": 1}, xx=True, ch=True) == 1
+    shop.client.publish(shop.store.keys.timers_channel, "")
+    if not ours:
+        until(lambda: shop.house.fire() and shop.queue.count)
+        shop.simple_worker()
+    assert shop.app.runs.result(run, PATIENCE) == 2
+    assert shop.diary() == ["reserve", "charge"]
+    assert shop.faults() == []
