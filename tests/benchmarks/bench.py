@@ -22,7 +22,8 @@ import redis
 from flowlib.server import ANY_PORT, Server
 from tests.benchmarks.chain import MARKS_VARIABLE, URL_VARIABLE, Marks
 from tests.benchmarks.postgres import postgres
-from tests.benchmarks.roster import POSTGRES, REDIS, System
+from tests.benchmarks.restate import restate
+from tests.benchmarks.roster import POSTGRES, REDIS, RESTATE, System
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0  # seconds without a step: something is wrong
@@ -181,6 +182,8 @@ def bench(system: System, config: Mapping[str, str] | None = None) -> Iterator[B
             url = server.url
         elif system.store == POSTGRES:
             url = stack.enter_context(postgres(folder))
+        elif system.store == RESTATE:
+            url = stack.enter_context(restate(folder))
         else:
             url = f"sqlite:///{folder / 'store.sqlite'}"
         yield stack.enter_context(contextlib.closing(Bench(system, url, folder, client)))

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from flowlib.server import Server
-from tests.benchmarks import postgres
+from tests.benchmarks import postgres, restate
 from tests.benchmarks.parts import MORE
 from tests.benchmarks.roster import FLOWLIB, SYSTEMS, versions
 
@@ -66,6 +66,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "server": f"{name} {info.get('valkey_version') or info['redis_version']}, appendfsync everysec, TCP",
         "postgresql": postgres.version(),
+        "restate": restate.version(),
         "packages": _packages(),
         "load": round(os.getloadavg()[0], 2),
     }

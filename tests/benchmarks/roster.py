@@ -15,8 +15,9 @@ from functools import cache
 from pathlib import Path
 
 from tests.benchmarks.postgres import find_postgres
+from tests.benchmarks.restate import find_restate
 
-REDIS, SQLITE, POSTGRES = "Redis", "SQLite", "PostgreSQL"
+REDIS, SQLITE, POSTGRES, RESTATE = "Redis", "SQLite", "PostgreSQL", "Restate"
 
 _PEERS_PYTHON = Path(sys.prefix) / "peers" / "bin" / "python"  # `make bench` makes it
 _LIST = """
@@ -121,6 +122,14 @@ SYSTEMS: tuple[System, ...] = (
         "DBOS, PostgreSQL", "dbos_chain", "dbos", ("-m", _module("dbos_chain")),
         "as on SQLite, but for many machines; PostgreSQL is a second server to run", pace=400, store=POSTGRES,
     ),
+    System(
+        "Restate", "restate_chain", "restate-sdk", ("-m", _module("restate_chain")),
+        "nothing that flowlib gives: a journal entry per step, on disk before the next one begins; all waiting runs at once; "
+        "its server is a second one to run, and takes about as much CPU as the worker; it calls the worker (several need a "
+        "load balancer), and for a backlog again every 0.25 s until somebody answers, which is in these figures; a step is "
+        "a call inside its handler, no job that any worker may take",
+        pace=1800, store=RESTATE, alone=True,
+    ),
 )  # fmt: skip
 FLOWLIB = SYSTEMS[0]
 
@@ -131,6 +140,8 @@ def missing(system: System) -> str:
         return f"{system.package} is not installed: `make bench` does it, or pip install 'flowlib-rq[bench]'"
     if system.store == POSTGRES and find_postgres() is None:
         return "no PostgreSQL server is found on PATH or in /usr/lib/postgresql"
+    if system.store == RESTATE and find_restate() is None:
+        return "no restate-server is found on PATH: npm install --global @restatedev/restate-server"
     return ""
 
 

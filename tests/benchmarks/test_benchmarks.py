@@ -16,8 +16,9 @@ from tests.benchmarks.bench import ROOT, percentile, rate
 from tests.benchmarks.chart import svg
 from tests.benchmarks.parts import LESS, MORE, PARTS
 from tests.benchmarks.report import spread
+from tests.benchmarks.restate import find_restate
 from tests.benchmarks.results import Results
-from tests.benchmarks.roster import SYSTEMS, System, missing
+from tests.benchmarks.roster import RESTATE, SYSTEMS, System, missing
 
 RATES = {"flowlib": [900.0, 1000.0, 1400.0], "huey": [300.0, 500.0, 700.0]}
 
@@ -71,6 +72,32 @@ def test_the_chart_is_well_formed_and_its_bars_are_as_long_as_their_medians(resu
 def test_a_peer_that_is_not_installed_is_told_not_measured() -> None:
     absent = System("Absent", "absent_chain", "no-such-package", (), "all", pace=1)
     assert "no-such-package is not installed" in missing(absent)
+
+
+def test_a_server_that_is_not_found_is_told_with_what_would_bring_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    here = System("Here", "here_chain", "redis", (), "all", pace=1, store=RESTATE, peer=False)
+    assert "npm install --global @restatedev/restate-server" in missing(here)
+
+
+@pytest.mark.parametrize("folder", [".", "restate-server/node_modules/@restatedev"], ids=["beside", "within"])
+def test_of_what_npm_installs_the_server_itself_is_found_not_the_script_on_path(
+    folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    scope = tmp_path / "lib/node_modules/@restatedev"
+    script = _executable(scope / "restate-server/lib/index.js")
+    server = _executable(scope / folder / "restate-server-linux-x64/bin/restate-server")
+    (tmp_path / "restate-server").symlink_to(script)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_restate() == server.resolve()
+
+
+def _executable(path: Path) -> Path:
+    path.parent.mkdir(parents=True)
+    path.touch(mode=0o755)
+    return path
 
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.name)
