@@ -13,7 +13,7 @@ RQ's names (`RQ_KEY_PREFIX`, default `rq`). For Redis Cluster give both prefixes
 | `{p}:told:{app}`           | set    | while it has any                  | records of workers that have told what they know |
 | `{p}:beginning:{worker}`   | hash   | until it is registered; 60 s      | that of a worker which RQ has not heard of yet |
 | `{p}:asked:{app}`          | hash   | until all were asked              | handed-over event -> functions asked so far |
-| `{p}:listeners`            | hash   | while there are any               | app -> which ends of runs it is on (tell.lua) |
+| `{p}:listeners`            | hash   | for ever; those of workers + 60 s | app, or a wait -> which ends of runs it is on |
 | `{p}:refused:{app}`        | stream | the last 100, or `flow forget`    | events of which a trigger's condition raised |
 | `{p}:cancels:{app}:{event}:{digest}` | zset | while it may end a run   | `run|its event` -> that event's ms |
 | `{p}:settled:{app}`        | hash   | for ever, or `flow forget`        | event that cancels runs -> the last one settled |

@@ -22,7 +22,10 @@ from tests.patience import until
 from .fleet import WorkerProcess
 
 LATER = 8 * 86_400  # seconds: longer than anything is kept
-KINDS = ("short", "doomed", "short", "asleep", "flaky", "short", "apart")
+KINDS = (
+    "short", "doomed", "short", "asleep", "flaky", "short", "apart", "forked", "waiting", "undoing", "gathered", "invoking",
+    "stopped",
+)  # fmt: skip
 ROW = re.compile(r"^\| `([^`]+)` +\| (\w+) +\| ([^|]*?) +\|", re.MULTILINE)
 STUCK = ([b"asleep", b"sleeping"], [b"long", b"running"])
 PARTS = {"run": "[0-9A-Z]{26}", "id": ".*", "job": "[0-9A-Z]{26}[A-Za-z0-9_-]*"}
@@ -67,8 +70,8 @@ class Household:
         self._numbers = count()
 
     def live_through(self, runs: int) -> None:
-        names = [f"leavings/{kind}" for kind in islice(cycle(KINDS), runs)]
-        events: list[Event[Any]] = [Event(name, {}, id=f"event-{next(self._numbers)}") for name in names]
+        numbered = zip(islice(cycle(KINDS), runs), self._numbers, strict=False)
+        events: list[Event[Any]] = [Event(f"leavings/{kind}", {"of": n}, id=f"event-{n}") for kind, n in numbered]
         self.app.send([*events, *events[:: len(KINDS)]])  # some come twice
         workers = [self._worker(), self._worker()]
         until(lambda: self._unfinished(start=runs // 2))
@@ -142,7 +145,8 @@ def household(fresh_server: Server, tmp_path: Path) -> Iterator[Household]:
 
 @pytest.mark.slow
 def test_of_all_runs_nothing_is_left_but_what_is_said_to_stay(household: Household) -> None:
-    """However they ended: well, failed, cancelled while they slept, waited or ran, begun by a worker that was killed."""
+    """However they ended: well, failed, cancelled by hand, event or parent while they slept, waited or ran, undone; in one
+    place or in several, with children and handlers, begun by a worker that was killed."""
     household.live_through(runs=300)
     assert household.table.unknown(household.found()) == {}
     assert check_invariants(household.store) == []
@@ -150,6 +154,7 @@ def test_of_all_runs_nothing_is_left_but_what_is_said_to_stay(household: Househo
     household.tidy()
     left = household.found()
     assert [key for key in left if not household.table.stays(key)] == []
+    assert household.client.hkeys(f"{household.store.keys.prefix}:listeners") == [b"leavings"]  # and no wait
     assert household.client.xlen(household.store.keys.events) == 0
     assert household.client.xinfo_consumers(household.store.keys.events, "leavings") == []
 
