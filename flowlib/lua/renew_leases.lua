@@ -32,7 +32,7 @@ if lost[1] == 0 then return lost end -- RQ refuses a worker whose key exists
 redis.call('HSET', key, 'last_heartbeat', now)
 if ARGV[6] ~= '0' then redis.call('HINCRBY', key, 'successful_job_count', ARGV[6]) end
 if ARGV[7] ~= '0' then redis.call('HINCRBY', key, 'failed_job_count', ARGV[7]) end
-if ARGV[8] ~= '0' then redis.call('HINCRBYFLOAT', key, 'total_working_time', ARGV[8]) end
+if tonumber(ARGV[8]) > 0 then redis.call('HINCRBYFLOAT', key, 'total_working_time', ARGV[8]) end
 redis.call('EXPIRE', key, ARGV[5])
 redis.call('EXPIRE', key .. ':executions', ARGV[5])
 return lost

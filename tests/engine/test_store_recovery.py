@@ -130,6 +130,17 @@ def test_a_lease_that_is_renewed_is_not_reaped_and_one_that_is_lost_is_told(desk
     assert desk.faults() == []
 
 
+def test_a_heartbeat_tells_rq_of_what_was_done_and_of_nothing_else(desk: Desk) -> None:
+    """BEHAVIOURS 131."""
+    client, worker = desk.store.client, desk.store.keys.rq_worker("anna")
+    client.hset(worker, "birth", "now")
+    desk.store.renew_leases("anna", 60_000, 60, [], (0, 0, 0.0))
+    assert client.hkeys(worker) == [b"birth", b"last_heartbeat"]
+    desk.store.renew_leases("anna", 60_000, 60, [], (2, 1, 0.5))
+    counted: Any = client.hmget(worker, "successful_job_count", "failed_job_count", "total_working_time")
+    assert counted == [b"2", b"1", b"0.5"]
+
+
 def test_a_lease_of_a_recorded_step_is_reaped_and_its_body_needs_not_run_again(desk: Desk) -> None:
     """BEHAVIOURS 143; I3: whoever claims the job gets the memo with it."""
     lost = desk.at_step(lease_ms=0)
