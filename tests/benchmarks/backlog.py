@@ -40,7 +40,11 @@ def _waiting(system: System, scale: float) -> dict[str, float]:
         for turn in range(TURNS):
             _let_wait(few, turn * 2 * claims, 2 * claims)
             ratios.append(_claim_rate(few, claims) / _claim_rate(many, claims))
-    return figures | {"claim_slowdown": median(ratios)}
+    return figures | {
+        "claim_slowdown": median(ratios),
+        "claim_slowdown_least": min(ratios),
+        "claim_slowdown_most": max(ratios),
+    }
 
 
 def _let_wait(at: Bench, first: int, runs: int) -> None:

@@ -87,7 +87,7 @@ PARTS: tuple[Part, ...] = (
                 "Runs that begin at a time: ms late",
                 (
                     Column("one_p50", "one by one: p50"), Column("one_p99", "p99"), Column("one_min", "earliest"),
-                    Column("second_p99", f"{timers.CROWD:,} in one\nsecond: p99"),
+                    Column("crowd", "a crowd\nof"), Column("second_p99", "in one\nsecond: p99"),
                     Column("instant_p99", "at one\ninstant: p99"),
                 ),
                 "From the due time to the step's body. The crowd's due times are spread evenly over that second, or all "
@@ -132,6 +132,8 @@ PARTS: tuple[Part, ...] = (
                 (
                     Column("waiting_bytes", "bytes of Redis for each run that waits"), Column("waiting", "  so many do"),
                     Column("claim_slowdown", "  and claims are slower by the factor"),
+                    Column("claim_slowdown_least", f"    the least of {backlog.TURNS}"),
+                    Column("claim_slowdown_most", "    the most"),
                     Column("sleeping_bytes", "bytes of Redis for each run that sleeps"), Column("sleeping", "  so many do"),
                     Column("sleeping_bytes_second_half", "  bytes for each of the second half"),
                     Column("many_sleeping_gb", f"  GB for {backlog.MANY:,} of them, extrapolated"),

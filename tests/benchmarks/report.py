@@ -77,9 +77,9 @@ def _show_lacks(console: Console, results: Results) -> None:
 
 def _show_aims(console: Console, results: Results) -> None:
     table = new_table("aim", "", "reached", "")
-    for aim, value in judged(results):
+    for aim, value, said in judged(results):
         bound = f"{'≥' if aim.better == MORE else '≤'} {aim.bound:,g}"
-        table.add_row(aim.what, bound, number(value), "" if aim.reached(value) else "not here")
+        table.add_row(aim.what, bound, number(value), said)
     if table.row_count:
         console.print("\n[bold]Aims[/bold], of a machine of two quiet cores", table)
 
