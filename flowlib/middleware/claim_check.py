@@ -23,10 +23,11 @@ NAME = re.compile("[0-9a-f]{64}")
 class ClaimCheck(Middleware):
     """Values of more than `over` bytes are kept under `url`, and Redis has only their names there.
 
-    Limits of sizes are those of what is in Redis. A value is named by its contents: what is written twice, by a step that
-    is tried again, is there once. Nothing is deleted here: let the store forget what is older than your runs are kept
-    (a rule of the bucket). Nobody ever reads half a value: who is killed as it writes to a file system leaves a file
-    `….part` there that nobody asks for. `options` are those of fsspec. Raises ConfigError.
+    Limits of sizes are those of what is in Redis. Errors and log lines stay there whatever their size, cut short: 4,096
+    characters of an error's message, 16,384 and a note of its traceback. A value is named by its contents: what is written
+    twice, by a step that is tried again, is there once. Nothing is deleted here: let the store forget what is older than
+    your runs are kept (a rule of the bucket). Nobody ever reads half a value: who is killed as it writes to a file system
+    leaves a file `….part` there that nobody asks for. `options` are those of fsspec. Raises ConfigError.
 
     >>> app = App("imports", middleware=[ClaimCheck("s3://bucket/flow", over=256 * 1024)])
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
@@ -246,24 +247,84 @@ def test_what_cannot_be_invoked_is_refused_with_the_reason(case: Case) -> None:
     assert children(case, "bill") == []
 
 
-def test_another_apps_function_is_invoked_by_name(case: Case, redis_url: str) -> None:
-    """BEHAVIOURS 68."""
-    other = Case(case.way, redis_url, "warehouse")
-    try:
+@pytest.fixture
+def warehouse(case: Case, redis_url: str) -> Iterator[Case]:
+    """Another app on the same Redis, with workers of its own."""
+    warehouse = Case(case.way, redis_url, "warehouse")
+    yield warehouse
+    warehouse.close()
 
-        @other.app.function(on="pack")
-        def pack(event: Event[Any], step: Any) -> Any:
-            return ["packed", event.data]
 
-        @case.function()
-        def parent(event: Event[Any], step: Any) -> Any:
-            return (yield step.invoke("pack", "warehouse/pack", {"n": 7}))
+def test_another_apps_function_is_invoked_by_name(case: Case, warehouse: Case) -> None:
+    """BEHAVIOURS 68: as 67, its output, and a link from each to the other."""
 
-        other.start()
-        run = case.run()
-        assert run.result == ["packed", {"n": 7}], run.error
-    finally:
-        other.close()
+    @warehouse.function(on="pack", name="pack")
+    def pack(event: Event[Any], step: Any) -> Any:
+        yield step.run("wrap", warehouse.body("wrap"))
+        return ["packed", event.data]
+
+    @case.function()
+    def parent(event: Event[Any], step: Any) -> Any:
+        found = yield step.invoke("pack", "warehouse/pack", {"n": 7})
+        yield step.run("after", case.body("after"))
+        return found
+
+    warehouse.start()
+    run = case.run()
+    assert run.result == ["packed", {"n": 7}], run.error
+    assert (case.ledger, warehouse.ledger) == (["after"], ["wrap"])
+    (child,) = children(warehouse, "pack")
+    assert (child.app, child.status, child.parent) == ("warehouse", "completed", run.id)
+    assert {step.id: step.child for step in run.steps if step.kind == "invoke"} == {"pack": child.id}
+    assert check_invariants(case.app.store) == []
+
+
+@in_place
+def test_a_child_in_another_app_that_fails_is_raised_in_its_parent(case: Case, warehouse: Case) -> None:
+    """BEHAVIOURS 68: as 69."""
+
+    @warehouse.function(on="pack", name="pack", retries=0)
+    def pack(event: Event[Any], step: Any) -> Any:
+        yield step.run("wrap", warehouse.body("wrap", fails=9, error=ValueError("no box")))
+
+    @case.function()
+    def parent(event: Event[Any], step: Any) -> Any:
+        try:
+            yield step.invoke("pack", "warehouse/pack", {})
+        except StepFailed as failed:
+            return [failed.step, failed.type, failed.message, "no box" in failed.traceback]
+
+    warehouse.start()
+    run = case.run()
+    assert run.result == ["pack", "ValueError", "no box", True], run.error
+    assert [(step.id, step.status) for step in run.steps] == [("pack", "failed")]
+    (child,) = children(warehouse, "pack")
+    assert (child.status, child.parent) == ("failed", run.id)
+    assert warehouse.ledger == ["wrap"]
+    assert check_invariants(case.app.store) == []
+
+
+@in_place
+def test_a_child_in_another_app_is_cancelled_with_its_parent_unless_detached(case: Case, warehouse: Case) -> None:
+    """BEHAVIOURS 68: as 97."""
+
+    @warehouse.function(on="pack", name="pack")
+    def pack(event: Event[Any], step: Any) -> Any:
+        yield step.sleep("nap", 3600)
+
+    @case.function()
+    def parent(event: Event[Any], step: Any) -> Any:
+        yield step.invoke("pack", "warehouse/pack", {}, detached=event.data["detached"])
+
+    warehouse.start()
+    runs = [case.send({"detached": detached}) for detached in (False, True)]
+    until(lambda: [child.state for child in children(warehouse, "pack")] == ["sleeping"] * 2)
+    for run in runs:
+        case.app.runs.cancel(run)
+    by_parent = {child.parent: child for child in children(warehouse, "pack")}
+    assert [by_parent[run].status for run in runs] == ["cancelled", "running"]
+    assert runs[0] in by_parent[runs[0]].reason
+    assert check_invariants(case.app.store) == []
 
 
 @in_place

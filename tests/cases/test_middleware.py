@@ -12,7 +12,7 @@ import pytest
 from flowlib import App, ConfigError, Event, Middleware
 from flowlib.middleware import RunInfo, StepInfo
 from flowlib.testing import check_invariants
-from tests.cases.case import Case, in_place, only_sync
+from tests.cases.case import Case, in_place, only_async, only_sync
 
 
 class Noting(Middleware):
@@ -170,11 +170,9 @@ def test_a_hook_that_goes_on_failing_fails_the_step(case: Case, place: str) -> N
     assert check_invariants(case.app.store) == []
 
 
-@in_place
+@only_async
 def test_parallel_coroutines_have_each_their_own_hooks(case: Case) -> None:
     """One worker takes them one after the other. On several, and of sync functions: `test_beside`."""
-    if not case.way.is_async:
-        return
     noting(case)
 
     @case.function()

@@ -156,27 +156,6 @@ def test_a_map_keeps_the_order_and_its_limit(case: Case) -> None:
     assert check_invariants(case.app.store) == []
 
 
-def test_a_map_tells_all_errors_or_raises_the_first(case: Case) -> None:
-
-    def picky(item: int) -> int:
-        if item % 3 == 1:
-            raise ValueError(item)
-        return item
-
-    @case.function(retries=0)
-    def f(event: Event[Any], step: Step) -> Any:
-        told = step.map("each", picky, range(5), return_errors=True)
-        try:
-            step.map("again", picky, range(5))
-        except StepFailed as error:
-            return [[item if isinstance(item, int) else item.step for item in told], error.step]
-
-    crew(case, 2)
-    run = case.run()
-    assert run.status == "completed", run.error
-    assert run.result == [[0, "each[1]", 2, 3, "each[4]"], "again[1]"]
-
-
 def test_of_a_race_one_wins_for_good_and_the_loser_is_dropped(case: Case) -> None:
     """BEHAVIOURS 92."""
     slow_is_on, interrupted = threading.Event(), threading.Event()

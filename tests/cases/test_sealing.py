@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 from fsspec import register_implementation
 from fsspec.implementations.local import LocalFileOpener, LocalFileSystem
@@ -248,7 +249,9 @@ def files(folder: Path) -> list[Path]:
 
 
 def test_large_values_are_stored_apart_and_read_back(case: Case, tmp_path: Path) -> None:
-    """BEHAVIOURS 129, 18: events, outputs and results; failed steps as well. Limits are of what is in Redis."""
+    """BEHAVIOURS 129, 18: events, outputs and results, also of a run with a failed step, whose error stays in Redis, as the
+    next test says. Limits are of what is in Redis.
+    """
     case.use_middleware([ClaimCheck(f"file://{tmp_path}/kept", over=1000)])
     sizes(case)
     run = case.run({"blob": "z" * 600_000})  # more than an event may have
@@ -256,6 +259,33 @@ def test_large_values_are_stored_apart_and_read_back(case: Case, tmp_path: Path)
     assert case.ledger == ["big", "fail"]
     assert len(files(tmp_path)) == 3
     assert len(all_that_is_stored(case)) < 60_000
+    assert check_invariants(case.app.store) == []
+
+
+@in_place
+def test_of_a_failed_step_the_error_is_in_redis_cut_short_and_nothing_apart(case: Case, tmp_path: Path) -> None:
+    """BEHAVIOURS 129, but for this: whoever looks at what went wrong needs no store, and what is large is bounded anyway."""
+    case.use_middleware([ClaimCheck(f"file://{tmp_path}/kept", over=1000)])
+
+    def fail() -> None:
+        raise NonRetriable("m" * 100_000)
+
+    @case.function()
+    def f(event: Event[Any], step: Any) -> Any:
+        yield step.run("fail", fail)
+
+    run = case.run()
+    assert (run.status, run.error and run.error.step) == ("failed", "fail")
+    memo: Any = case.app.store.client.hget(case.app.store.keys.memo(run.id), "1:fail")
+    assert memo[:1] == b"e"
+    error = msgpack.unpackb(memo[1:])
+    assert error["message"] == "m" * 4096
+    assert error["traceback"].startswith("Traceback")
+    assert 16 * 1024 <= len(error["traceback"]) < 16 * 1024 + 100
+    assert run.error is not None
+    assert (run.error.message, run.error.traceback) == (error["message"], error["traceback"])
+    assert b"m" * 17_000 not in all_that_is_stored(case)
+    assert files(tmp_path) == []
     assert check_invariants(case.app.store) == []
 
 

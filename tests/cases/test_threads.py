@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,25 +48,32 @@ def test_as_many_runs_as_threads_are_played_at_a_time(case: Case) -> None:
 @only_async
 def test_coroutines_of_all_runs_share_one_loop(case: Case) -> None:
     """BEHAVIOURS 12: a blocking body holds up no coroutine of another run."""
-    gate, loops = threading.Event(), set[int]()
+    gate, blocking, loops, turns = threading.Event(), threading.Event(), set[int](), Counter[str]()
 
-    async def wait_for_others() -> str:
+    def block() -> str:
+        blocking.set()
+        return "blocking" if gate.wait(20) else "in vain"
+
+    async def swing(name: str) -> str:
         loops.add(id(asyncio.get_running_loop()))
-        while not gate.is_set():  # noqa: ASYNC110 (of another thread)
+        while not gate.is_set():
             await asyncio.sleep(0.001)
+            turns[name] += 1
         return "coroutine"
 
     @case.function()
-    async def f(event: Any, step: Any) -> Any:
-        if event.data["block"]:
-            return await step.run("block", lambda: gate.wait(20) and "blocking")
-        return await step.run("swing", wait_for_others)
+    async def f(event: Event[Any], step: Any) -> Any:
+        if event.data["name"] == "block":
+            return await step.run("block", block)
+        return await step.run("swing", swing, event.data["name"])
 
     case.start(threads=THREADS)
-    runs = [case.send({"block": block}) for block in (True, False, False)]
-    until(lambda: all(case.app.runs.get(run).step for run in runs))
+    runs = [case.send({"name": name}) for name in ("a", "block", "b")]
+    assert blocking.wait(20)
+    before = turns.copy()
+    until(lambda: all(turns[name] > before[name] for name in "ab"))
     gate.set()
-    assert [case.ended(run).result for run in runs] == ["blocking", "coroutine", "coroutine"]
+    assert [case.ended(run).result for run in runs] == ["coroutine", "blocking", "coroutine"]
     assert len(loops) == 1
 
 

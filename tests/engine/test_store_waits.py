@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import redis as redis_py
 
 from flowlib import App, Event
 from flowlib.codec import decode
@@ -256,6 +258,33 @@ def test_of_many_that_wait_each_gets_the_first_event_and_the_oldest_is_at_the_fr
     assert waits.desk.claim().lease.run in {leases[0].run, leases[100].run}
     assert waits.registered == []
     assert waits.dispatcher.abandoned()[1] == []
+
+
+def asked_of(redis: redis_py.Redis, act: Callable[[], Any]) -> list[list[str]]:
+    """The commands that this takes, those within scripts too, each with its first key."""
+    with redis.monitor() as monitor:
+        act()
+        redis.echo("over")
+        told = iter(lambda: monitor.next_command()["command"].split(" ")[:2], ["ECHO", "over"])
+        return [[command.upper(), *key] for command, *key in told]
+
+
+def test_an_event_costs_no_more_where_two_hundred_times_as_many_wait(waits: Waits, redis: redis_py.Redis) -> None:
+    """One look finds whom it is for, and nobody looks at all that wait."""
+    leases: list[Lease] = []
+
+    def cost(n: int, among: int) -> Counter[str]:
+        leases.extend(waits.waiting(f"{n}", match={"key": n}) for n in range(len(leases), among))
+        asked = asked_of(redis, lambda: waits.tell({"key": n}, id=f"it-{n}"))
+        assert waits.memo(leases[n]) == f"it-{n}"
+        assert {command for command, *key in asked if key == ["flow:waits:desk"]} == {"HGET", "HDEL"}
+        waits.desk.claim()  # else its job is before those of the runs to come
+        return Counter(command for command, *_ in asked)
+
+    cost(3, among=10)  # from here on the dispatcher knows by what they are matched, and the server the scripts
+    few = cost(5, among=10)
+    assert cost(1000, among=2000) == few
+    assert waits.store.client.hlen("flow:waits:desk") == 2000 - 3
 
 
 def test_an_event_that_nobody_can_read_wakes_nobody_and_blocks_nothing(waits: Waits) -> None:
