@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from tests.benchmarks import backlog, growth, latency, memory, scaling, sending, steps, timers
+from tests.benchmarks import backlog, growth, latency, memory, scaling, sending, steps, timers, wide
 from tests.benchmarks.roster import FLOWLIB, SYSTEMS, System
 
 MORE, LESS = "more", "less"  # is better
@@ -120,6 +120,23 @@ PARTS: tuple[Part, ...] = (
                     Column("moving_to_in_place", "  ratio to runs of ten in place"),
                 ),
                 "In place: one worker. Changing workers: two, with --budget 0, so that every step goes through the queue.",
+            ),
+        ),
+        rounds=1,
+    ),
+    Part(
+        "wide", wide.measure, (FLOWLIB,),
+        (
+            Table(
+                "Maps: steps side by side, µs per item",
+                (
+                    Column("small_1", f"one worker, maps of {wide.SMALL}"), Column("large_1", "one worker, large maps"),
+                    Column("items_of_large", "  items of those"), Column("ratio_1", "  ratio"),
+                    Column("small_2", f"two workers, maps of {wide.SMALL}"), Column("large_2", "two workers, large maps"),
+                    Column("ratio_2", "  ratio"), Column("bytes", "bytes of Redis per item, just finished"),
+                    Column("bytes_kept", f"  after {steps.SHORT_LIVED} s, until its retention is over"),
+                ),
+                "Each item is a job of its own, which any worker may take; at most 100 of a run are open at a time.",
             ),
         ),
         rounds=1,

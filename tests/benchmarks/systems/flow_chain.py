@@ -1,4 +1,4 @@
-"""flowlib: the chain of ten as a function, sync; runs of any length, and runs that sleep first."""
+"""flowlib: the chain of ten as a function, sync; runs of any length or width, and runs that sleep first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from flowlib import App, Event, Step
 from tests.benchmarks.chain import STEPS, advance, start_of
 
-CHAIN, LONG, NAP = "bench/chain.requested", "bench/long.requested", "bench/nap.requested"
+CHAIN, LONG, WIDE, NAP = (f"bench/{kind}.requested" for kind in ("chain", "long", "wide", "nap"))
 
 app = App("bench")
 
@@ -30,6 +30,12 @@ def chain_of_many(event: Event[dict[str, Any]], step: Step) -> int:
     return len(value)
 
 
+@app.function(on=WIDE)
+def map_of_many(event: Event[dict[str, Any]], step: Step) -> int:
+    start = event.data["start"]
+    return len(step.map("step", advance, [{**start, "step": number} for number in range(event.data["steps"])]))
+
+
 @app.function(on=NAP)
 def nap_first(event: Event[dict[str, Any]], step: Step) -> None:
     step.sleep_until("nap", datetime.fromtimestamp(event.data["until"], UTC))
@@ -47,6 +53,10 @@ def submit_together(runs: Sequence[int], name: str = CHAIN) -> None:
 
 def submit_long(runs: Sequence[int], steps: int) -> None:
     app.send([Event(LONG, {"steps": steps, "start": start_of(run)}) for run in runs])
+
+
+def submit_wide(runs: Sequence[int], steps: int) -> None:
+    app.send([Event(WIDE, {"steps": steps, "start": start_of(run)}) for run in runs])
 
 
 def nap(naps: Sequence[tuple[int, float]]) -> None:
