@@ -42,8 +42,8 @@ local function cancel_all(id, name, event_id, digest)
         return nil
       else
         left = left - 1
-        if redis.call('EXISTS', run_key(run)) == 1 then stop_run(run, string.format('event %s (%s)', name, event_id)) end
-        redis.call('ZREM', key, each) -- of a run whose record somebody has deleted, too
+        stop_run(run, string.format('event %s (%s)', name, event_id))
+        redis.call('ZREM', key, each) -- of a run whose record somebody has deleted
       end
     end
   until #found < page

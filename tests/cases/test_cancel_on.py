@@ -165,6 +165,30 @@ def test_one_event_cancels_more_runs_than_fit_into_one_script(case: Case) -> Non
     assert check_invariants(store) == []
 
 
+@in_place
+def test_one_event_cancels_a_run_and_its_child_each_once(case: Case) -> None:
+    """I6, I7: the child ends with its parent, and is found by the event, too."""
+    settings = {"cancel_on": matching("stop", "order")}
+
+    @case.function(on="parent", **settings)
+    def parent(event: Event[Any], step: Any) -> Any:
+        yield step.invoke("child", "case/child", event.data)
+
+    @case.function(on="child", **settings)
+    def child(event: Event[Any], step: Any) -> Any:
+        yield step.sleep("nap", 3600)
+
+    run = case.send(event=Event("parent", {"order": 7}))
+    (child_run,) = until(lambda: [run.id for run in case.app.runs.list(function="child")])
+    asleep(case, child_run)
+    case.app.send(Event("stop", {"order": 7}))
+    for each in (run, child_run):
+        case.ended(each)
+        assert [entry.kind for entry in case.app.runs.history(each)].count("cancelled") == 1
+    assert case.app.runs.get(run).reason.startswith("event stop")
+    nothing_is_left(case)
+
+
 @only_sync
 def test_one_event_wakes_as_many_as_fit_into_one_script_and_cancels_one_more(case: Case) -> None:
     sleeps(case, cancel_on=matching("over", "customer"))

@@ -5,9 +5,9 @@
 -- KEYS   those of the libraries
 
 -- Returns its job and the worker that had it, or ''; `fields` are further ones of the run. One that undoes what it has done
--- is on its way to its end, and is let go there.
+-- is on its way to its end, and is let go there; one that has ended, as with its parent a moment ago, stays so (I6).
 stop_run = function(run, reason, fields)
-  if is_undoing(run) then return '', '' end
+  if redis.call('HGET', run_key(run), 'status') ~= 'running' or is_undoing(run) then return '', '' end
   local app = redis.call('HGET', run_key(run), 'app')
   end_others(run, run_key(run), app)
   local job, worker = end_place(run, run_key(run), app)
