@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from . import outcome
 from .capture import Recorder
 from .child import child_of
-from .journal import INVOKE, PROMISE, Journal, Op
+from .journal import INVOKE, PROMISE, WAIT, Journal, Op
 from .lookback import Found, look_back
 from .model import ErrorInfo, Memo
 from .records import Claim, JobSpec, pack_memo, read_asks, text, unpack_memo
@@ -52,7 +52,7 @@ class HeldJob(Verdicts):
         self.was_forked = "branches" in claim.record
         self.forked = "forked" in claim.record  # it goes on in several places: each step has to be known of at once
         self._retries = int(claim.record.get("retries", 0))
-        waits = self.forked or claim.kind in (INVOKE, PROMISE)
+        waits = self.forked or claim.kind in (WAIT, INVOKE, PROMISE)
         self.unarmed = waits and text(claim.record.get("armed", b"")) != claim.step  # a wait, not yet registered
         self.open: Open | None = None  # for data that is sealed
         self._recorder = recorder

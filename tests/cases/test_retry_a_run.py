@@ -281,6 +281,30 @@ def test_waits_sleeps_and_children_that_were_open_begin_anew_too(case: Case) -> 
 
 
 @in_place
+def test_a_wait_that_nobody_came_to_register_is_waited_for_after_all(case: Case) -> None:
+    """The function fails as it is called for that very job, as with a deployment that is broken."""
+
+    @case.function(retries=0)
+    def f(event: Event[Any], step: Any) -> Any:
+        case.ledger.append("call")
+        if case.ledger.count("call") == 2:
+            raise NonRetriable("broken")
+        beside = Beside(case, step)
+        _, found = yield beside.all(beside.run("a", case.body("a")), beside.wait("answer", "go", timeout=3600))
+        return found.id
+
+    failed = case.run()
+    assert (failed.status, failed.error and failed.error.message) == ("failed", "broken"), failed.error
+    assert case.app.runs.retry(failed.id) == "answer"
+    until(lambda: case.app.runs.get(failed.id).state in ("waiting", ""))
+    case.app.send(Event("go", {}, "it"))
+    run = case.ended(failed.id)
+    assert (run.status, run.result) == ("completed", "it"), run.error
+    assert case.ledger.count("a") == 1
+    assert check_invariants(case.app.store) == []
+
+
+@in_place
 def test_of_two_that_failed_beside_each_other_a_retry_tries_the_one_that_ended_the_run_and_the_next_the_other(
     case: Case,
 ) -> None:
