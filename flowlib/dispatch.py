@@ -103,7 +103,7 @@ class Dispatcher:
     def enter(self) -> None:
         """From now on all know the app's functions; and as `join`, which is less to say where connections break."""
         self._store.register_app(self._app, self._functions, self._consumer)
-        self.join()
+        self.resume()
 
     def join(self) -> None:
         """From now on events are for this app, too, and so are runs that nobody knew."""

@@ -1,15 +1,15 @@
 #!lua
---#include clock known
+--#include clock known join
 -- register_app: a worker tells which functions its app has, and which events and ends of runs they are on, for all who do
--- not import it.
--- KEYS   1 {P}:apps   and those of the library
+-- not import it; and from now on events are for this app, too.
+-- KEYS   1 {P}:apps   and those of the libraries
 -- ARGV   1 P  2 R  3 worker, '' if it is none  4 app  5 ends of runs, as lib/tell.lua has them  6 lines `event function`
 --        7.. function, its description, …
 -- reply  1
 local app, heard, on, names = ARGV[4], ARGV[5], ARGV[6], {}
 local record = R .. ':worker:' .. ARGV[3]
 local beginning = P .. ':beginning:' .. ARGV[3] -- until RQ has heard of it: it may die, or be held up, before that
-redis.call('SADD', KEYS[1], app)
+join(app)
 for i = 7, #ARGV, 2 do
   names[#names + 1] = ARGV[i]
   redis.call('HSET', P .. ':functions:' .. app, ARGV[i], ARGV[i + 1])

@@ -280,6 +280,30 @@ def test_another_apps_function_is_invoked_by_name(case: Case, warehouse: Case) -
 
 
 @in_place
+def test_what_is_asked_of_an_app_whose_first_worker_died_as_it_began_is_done_by_the_next_one(
+    case: Case, warehouse: Case
+) -> None:
+    """I4, BEHAVIOURS 68: whoever knows of its function is heard by it."""
+
+    @warehouse.function(on="pack", name="pack")
+    def pack(event: Event[Any], step: Any) -> Any:
+        return (yield step.run("wrap", warehouse.body("wrap", "wrapped")))
+
+    @case.function()
+    def parent(event: Event[Any], step: Any) -> Any:
+        return (yield step.invoke("pack", "warehouse/pack", {}))
+
+    case.start()
+    until(lambda: case.app.store.client.exists(case.app.store.keys.events))
+    case.app.store.register_app("warehouse", warehouse.app.functions, "the dead one")
+    run = case.send()
+    until(lambda: [step.child for step in case.app.runs.get(run).steps] != [])
+    warehouse.start()
+    assert case.ended(run).result == "wrapped"
+    assert check_invariants(case.app.store) == []
+
+
+@in_place
 def test_a_child_in_another_app_that_fails_is_raised_in_its_parent(case: Case, warehouse: Case) -> None:
     """BEHAVIOURS 68: as 69."""
 
