@@ -7,7 +7,7 @@ A wait is found by the digest of an event's data by the fields that it is matche
 script knows for sure, at the instant at which it settles the event: what it asks for is added, and the event comes again.
 
 Two versions of an app may be at work side by side. An event that functions are on which only others know starts what is
-known here, and is handed over to one of those, which finds it among its own.
+known here, and is handed over to one of those, which finds it among its own. So is one that asks for such a function by name.
 """
 
 from __future__ import annotations
@@ -217,7 +217,8 @@ class Dispatcher:
         return self._store.start(function, run, event, self._location, job, meta, cancels)
 
     def _invoked(self, entry: str, event: tuple[str, str, bytes, int], seen: Seen | None, meta: str) -> list[Start]:
-        """A run whose id is known already. One of a function that only other workers know is parked until one comes by."""
+        """A run whose id is known already. One of a function that only others know is for them, of one that nobody knows it is
+        parked until somebody does."""
         try:
             asked = read_invocation(event[2])
         except PayloadError as error:
@@ -225,9 +226,11 @@ class Dispatcher:
             return []
         if asked.app != self._app:
             return []
-        function = self._functions.get(asked.function) or Function(self._app, asked.function, _nobody, ())
+        known = self._functions.get(asked.function)
+        function = known or Function(self._app, asked.function, _nobody, ())
         told = (event[0], event[1], asked.data, event[3])
-        return [(*self._start(function, asked.run, told, entry, seen, meta), (asked.parent, int(asked.detached)))]
+        start = self._start(function, asked.run, told, entry, seen, meta)
+        return [(*start, (asked.parent, int(asked.detached), int(known is None)))]
 
     def _cancels(self, function: Function, event: tuple[str, str, bytes, int], entry: str, seen: Seen | None) -> Any:
         """What cancels the run, as the script takes it. `seen`: such events were settled before this one; is it one of them?

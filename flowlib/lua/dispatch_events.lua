@@ -100,11 +100,17 @@ end
 local function acknowledge(event, before)
   local id, asked = event[1], event[10][1]
   local fn, place = unasked(app, before, unpack(event[10]))
-  if fn then return hand_over(app, id, heir_of(app, place, fn), before, asked) end
+  if fn then return hand_over(app, id, heir_of(app, 'flow_on', place .. ' ' .. fn), before, asked) end
   if redis.call('XACK', KEYS[1], app, id) == 0 then return false end
   forget_asked(app, id)
   later('events_received|||' .. event[2])
   return true
+end
+
+-- An invocation of a function that this worker does not know, but others do: those know how it is declared.
+local function is_of_others(event)
+  local run = event[3][1]
+  return run and run[16] and run[16][3] == 1 and redis.call('HEXISTS', P .. ':functions:' .. app, run[1]) == 1
 end
 
 local function refuse(event, fn, why)
@@ -114,7 +120,9 @@ end
 
 for _, event in ipairs(cmsgpack.unpack(ARGV[4])) do
   local name, before = event[4], asked_before(app, event[1])
-  if is_overtaken(event, before) then
+  if is_of_others(event) then
+    hand_over(app, event[1], heir_of(app, 'flow_functions', event[3][1][1]), before, '')
+  elseif is_overtaken(event, before) then
     replies[#replies + 1] = {3, event[1]}
   elseif held[name] or unknown_fields(event) or not wake(event) then
     held[name] = true -- those after it wait, too: each run is woken by the first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -126,6 +127,29 @@ def test_an_event_goes_from_version_to_version_until_all_functions_were_asked_an
     assert sorted(seen) == [0, 1, 2]
     assert begun(desk) == ["f0", "f1", "f2"]
     assert not desk.store.client.exists(desk.store.keys.asked("desk"))
+    assert check_invariants(desk.store) == []
+
+
+def test_a_function_that_is_asked_for_by_name_is_begun_by_who_knows_how_it_is_declared(desk: Desk) -> None:
+    """BEHAVIOURS 68, 94, 100: an older worker would begin it without its limits, and without what cancels it."""
+    _, old = version(desk, "a")
+    app = App("desk")
+    app.function(on="b", name="f1", run_timeout=60, retention=timedelta(seconds=90), cancel_on=matching("stop", "a"))(
+        handle
+    )
+    killed, _ = deployed(desk, app)
+    asked = App("sender").connect(store=desk.store).call("desk/f1", {"a": 1})
+    old.dispatch(old.fresh())
+    assert (begun(desk), handed_to(desk)) == ([], {killed.name})
+    desk.store.client.delete(desk.store.keys.rq_worker(killed.name))
+    _, new = deployed(desk, app)
+    old.dispatch_abandoned()
+    assert (begun(desk), handed_to(desk)) == ([], {new._consumer})
+    new.dispatch_unsettled()
+    assert (begun(desk), pending(desk)) == (["f1"], 0)
+    record: Any = desk.store.client.hgetall(desk.store.keys.run(asked.run_id))
+    assert record.keys() >= {b"ends_by", b"cancels"}
+    assert record[b"retention"] == b"90"
     assert check_invariants(desk.store) == []
 
 

@@ -78,20 +78,20 @@ local function unasked(app, before, asked, ...)
   end
 end
 
--- A worker that has this function on events of this place, the one that was heard of last; or nobody, until that is forgotten.
+-- A worker that has told this line in this field, the one that was heard of last; or nobody, until that is forgotten.
 local heirs = {}
-local function heir_of(app, place, fn)
-  local on, last = place .. ' ' .. fn, nil
-  if heirs[on] then return heirs[on] end
-  heirs[on] = 'nobody'
+local function heir_of(app, field, line)
+  local last
+  if heirs[line] then return heirs[line] end
+  heirs[line] = 'nobody'
   for _, record in ipairs(redis.call('SMEMBERS', R .. ':workers')) do
-    local told = redis.call('HMGET', record, 'flow_app', 'flow_on', 'last_heartbeat', 'death')
+    local told = redis.call('HMGET', record, 'flow_app', field, 'last_heartbeat', 'death')
     if told[1] == app and not told[4] and (not last or (told[3] or '') > last)
-        and is_line('\n' .. (told[2] or '') .. '\n', on) then
-      heirs[on], last = string.sub(record, #R + 9), told[3] or ''
+        and is_line('\n' .. (told[2] or '') .. '\n', line) then
+      heirs[line], last = string.sub(record, #R + 9), told[3] or ''
     end
   end
-  return heirs[on]
+  return heirs[line]
 end
 
 -- With what was asked of it so far. False: another dispatcher has settled it.
