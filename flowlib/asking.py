@@ -173,8 +173,8 @@ class Asking(Recording):
         memo = self.memos.get(key)
         if memo is None:
             self.join(calls, any=True)
-            memo = Memo(encode(next(call.key for call in calls if not call.open)))
-            self.job.keep_value(key, memo)
+            self.job.keep_value(key, Memo(encode(next(call.key for call in calls if not call.open))))
+            memo = self.memos[key]
         won = cast(str, decode(memo.value, str))
         if won not in keys:
             raise gone(won)
@@ -251,6 +251,7 @@ class Asking(Recording):
             stored = memo if in_clear else Memo(self._stored(memo.value, asked))
             self._check_state(len(stored.value), asked)
             self.job.keep_value(key, stored, memo)
+            memo = self.memos[key]
         return cast(T, decode(memo.value, as_))
 
     def undo(self, fn: Callable[..., object], run: Callable[[str], Any]) -> None:

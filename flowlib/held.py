@@ -28,6 +28,7 @@ from .sealed import Open
 from .store import Sent, Store
 from .verdicts import Verdicts
 from .wait import Due, Told, Wait
+from .wire import Packed
 
 log = logging.getLogger("flowlib.engine")
 T = TypeVar("T")
@@ -143,12 +144,31 @@ class HeldJob(Verdicts):
         self.journal.record(op.key, clear or memo)
 
     def keep_value(self, key: str, memo: Memo, clear: Memo | None = None) -> None:
-        """Send off what the function has asked for between its steps."""
+        """Send off what the function has asked for between its steps. It is for whoever is here first (I1): where the run goes
+        on in several places, another may have been, and then that one's is remembered.
+        """
         packed = pack_memo(memo)
-        self.memo_bytes += len(packed)
         after = "" if self._sure else self._last
-        self._send(self.store.note_value(self.lease, key, packed, after), key, 0.0)
-        self.journal.record(key, clear or memo)
+        note, first = self.store.note_value(self.lease, key, packed, after), b""
+        if self.forked:
+            first = self._keep_first(note)
+        else:
+            self._send(note, key, 0.0)
+        self.memo_bytes += len(first or packed)
+        self.journal.record(key, unpack_memo(first) if first else clear or memo)
+
+    def _keep_first(self, note: Packed) -> bytes:
+        """The memo that is kept in place of this one, or b''."""
+        first = b""
+
+        def speak() -> str:
+            nonlocal first
+            reply = self.store.wire.call(note)
+            verdict, first = reply if isinstance(reply, list) else (reply, b"")
+            return text(verdict)
+
+        self._report(speak)
+        return first
 
     def retry_step(self, op: Op, error: ErrorInfo, delay: float, verdict: str, seconds: float) -> None:
         """The step's attempt failed; the job is due again in `delay` seconds."""
