@@ -163,9 +163,8 @@ class HeldJob(Verdicts):
 
         def speak() -> str:
             nonlocal first
-            reply = self.store.wire.call(note)
-            verdict, first = reply if isinstance(reply, list) else (reply, b"")
-            return text(verdict)
+            verdict, first = self._verdict(self.store.wire.call(note))
+            return verdict
 
         self._report(speak)
         return first

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from .errors import Interrupt
 from .records import Lease, text
@@ -53,7 +53,7 @@ class Verdicts:
     def settle(self) -> None:
         """All that was committed is recorded, as Redis says itself."""
         if not self._sure:
-            self._report(lambda: text(self.store.wire.call(self._sent[-1])))
+            self._report(lambda: self._verdict(self.store.wire.call(self._sent[-1]))[0])
 
     def _send(self, command: Packed, key: str, seconds: float | None) -> None:
         """A memo, of what has taken so long; None: its verdict is awaited in any case."""
@@ -66,6 +66,11 @@ class Verdicts:
         may_wait = len(self._sent) < MOST_TOLD and now - self._since <= LONGEST_TOLD and len(command[0]) <= LARGEST_TOLD
         if not (short and may_wait and self.store.wire.tell(command)):
             self.settle()
+
+    def _verdict(self, reply: Any) -> tuple[str, bytes]:
+        """And the memo that is kept, where that is another's."""
+        verdict, first = reply if isinstance(reply, list) else (reply, b"")
+        return text(verdict), first
 
     def _reach(self, speak: Callable[[], T]) -> T:
         """Redis stays away and this worker may not wait any longer: nothing more can be said for this job."""

@@ -59,7 +59,8 @@ class ModelWithEvents(Model):
             return UNRECORDED
         if key not in run.memos:
             run.bytes += self.record(run, key, memo)
-        return "recorded"
+        first = run.memos[key]
+        return "recorded" if first == memo else f"recorded {first}"
 
     def find(self, name: str, after: int, at_most: int) -> tuple[int, bool, list[int]]:
         """Up to which event it was looked, whether there may be more, and those of that name."""

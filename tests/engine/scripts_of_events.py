@@ -7,7 +7,7 @@ from typing import Any
 from flowlib.codec import decode, encode
 from flowlib.journal import WAIT
 from flowlib.model import Memo
-from flowlib.records import Dispatched, pack_memo
+from flowlib.records import Dispatched, pack_memo, unpack_memo
 from flowlib.testing import Stored
 from flowlib.wait import Wait, digest_in
 
@@ -33,7 +33,11 @@ class ScriptsWithEvents(Scripts):
 
     def note(self, held: Held, key: str, memo: str, after: str) -> str:
         packed = pack_memo(Memo(memo.encode()))
-        return self.desk.verdict_on(self.store.note_value(lease_of(held), key, packed, after))
+        reply = self.store.wire.call(self.store.note_value(lease_of(held), key, packed, after))
+        if isinstance(reply, bytes):
+            return reply.decode()
+        verdict, first = reply
+        return f"{verdict.decode()} {unpack_memo(first).value.decode()}"
 
     def find(self, name: str, after: int, at_most: int) -> tuple[int, bool, list[int]]:
         looked, more, found = self.store.find_events(name, self.id(after), at_most)

@@ -265,7 +265,12 @@ def asked_of(redis: redis_py.Redis, act: Callable[[], Any]) -> list[list[str]]:
     with redis.monitor() as monitor:
         act()
         redis.echo("over")
-        told = iter(lambda: monitor.next_command()["command"].split(" ")[:2], ["ECHO", "over"])
+
+        def heard() -> list[str]:
+            told: Any = monitor.next_command()
+            return str(told["command"]).split(" ")[:2]
+
+        told = iter(heard, ["ECHO", "over"])
         return [[command.upper(), *key] for command, *key in told]
 
 
