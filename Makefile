@@ -28,6 +28,7 @@ bench: setup $(VENV)/.ready-bench  ## figures of all kinds, beside other systems
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 chaos: setup  ## servers and workers killed at random, for long; CHAOS_SECONDS=600 of storms, CHAOS_SEED=7
+	FLOW_TEST_ACL=1 $(BIN)/pytest $(PYTEST_ARGS) tests/cases tests/rq tests/cli
 	$(BIN)/pytest -m chaos -s --timeout 3600
 
 LOCK := $(BIN)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --custom-compile-command "make lock"
