@@ -62,7 +62,7 @@ def test_a_timeout_ends_a_blocking_call(stuck: App, face: str) -> None:
 
 @pytest.mark.parametrize("face", ["sync", "async"])
 def test_a_cancel_ends_a_blocking_call(stuck: App, face: str) -> None:
-    """Behaviour 97: the worker is free for the next run at once, and the one that was cancelled stays so."""
+    """BEHAVIOURS 97: the worker is free for the next run at once, and the one that was cancelled stays so."""
     run_id = send(stuck, face, block=True)
     until(lambda: (run := stuck.runs.get(run_id)).state == "running" and run.step == "block")
     stuck.runs.cancel(run_id, reason="not wanted")

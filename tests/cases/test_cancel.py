@@ -39,7 +39,7 @@ def cancelled(case: Case, run_id: str, reason: str = "") -> None:
 
 
 def test_a_running_body_is_interrupted_and_its_result_dropped(case: Case) -> None:
-    """Behaviour 97."""
+    """BEHAVIOURS 97."""
 
     def work() -> str:
         case.ledger.append("begin")
@@ -83,7 +83,7 @@ def test_a_running_body_is_interrupted_and_its_result_dropped(case: Case) -> Non
 
 
 def test_a_body_that_will_not_be_stopped_has_its_result_dropped(case: Case) -> None:
-    """Behaviour 97: it is fenced, whatever it returns."""
+    """BEHAVIOURS 97: it is fenced, whatever it returns."""
 
     over = threading.Event()
 
@@ -154,7 +154,7 @@ def queued(case: Case) -> str:
 @pytest.mark.parametrize("waiting", [asleep, backing_off, queued])
 @in_place
 def test_of_a_waiting_run_nothing_is_left(case: Case, waiting: Callable[[Case], str]) -> None:
-    """Behaviour 98: in a sleep, in a back-off, in a queue."""
+    """BEHAVIOURS 98: in a sleep, in a back-off, in a queue."""
     run_id = waiting(case)
     (job,) = [job.id for job in case.jobs() if job.get_status() != "finished"]
     case.app.runs.cancel(run_id)
@@ -169,7 +169,7 @@ def test_of_a_waiting_run_nothing_is_left(case: Case, waiting: Callable[[Case], 
 
 @only_sync
 def test_cancelling_one_run_leaves_its_neighbours_alone(case: Case) -> None:
-    """Behaviour 98."""
+    """BEHAVIOURS 98."""
 
     @case.function()
     def f(event: Event[Any], step: Any) -> Any:
@@ -184,7 +184,7 @@ def test_cancelling_one_run_leaves_its_neighbours_alone(case: Case) -> None:
 
 @only_sync
 def test_a_run_that_has_ended_cannot_be_cancelled_and_does_not_change(case: Case) -> None:
-    """Behaviour 101, and I6."""
+    """BEHAVIOURS 101, and I6."""
 
     @case.function(retries=0)
     def f(event: Event[Any], step: Any) -> Any:
@@ -207,7 +207,7 @@ def test_a_run_that_has_ended_cannot_be_cancelled_and_does_not_change(case: Case
 @pytest.mark.parametrize("run_id", ["01M82BJXPGV4FEK3F121HJKX05", "", "*", "no\nsuch run", "\ud800"], ids=ascii)
 @only_sync
 def test_a_run_that_does_not_exist_is_not_found(case: Case, run_id: str) -> None:
-    """Behaviour 101."""
+    """BEHAVIOURS 101."""
     asked: list[Callable[[str], Any]] = [case.app.runs.cancel, case.app.runs.get, case.app.runs.result]
     for ask in asked:
         with pytest.raises(NotFound, match=r"run .* does not exist: `flow runs` lists those that do"):
@@ -217,7 +217,7 @@ def test_a_run_that_does_not_exist_is_not_found(case: Case, run_id: str) -> None
 
 @only_sync
 def test_the_run_of_another_app_is_not_found(case: Case, redis_url: str) -> None:
-    """Behaviour 101: an app's runs are its own."""
+    """BEHAVIOURS 101: an app's runs are its own."""
 
     @case.function()
     def f(event: Event[Any], step: Any) -> Any:

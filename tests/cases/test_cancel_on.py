@@ -43,7 +43,7 @@ def asleep(case: Case, *runs: str) -> None:
 
 @in_place
 def test_an_event_cancels_the_runs_that_it_matches_and_no_other(case: Case) -> None:
-    """Behaviours 94, 95."""
+    """BEHAVIOURS 94, 95."""
     sleeps(case, cancel_on=matching(refused, {"order": "id"}))
     runs = [case.send(event=ordered(Order(n))) for n in (1, 1, 2)]
     short = case.send(event=ordered(Order(3, "short")))
@@ -80,7 +80,7 @@ def test_events_that_must_come_again_are_settled_beside_a_run_that_they_may_canc
 
 @in_place
 def test_without_fields_each_such_event_cancels_all_runs_of_the_function(case: Case) -> None:
-    """Behaviour 94; the body of one that is running is interrupted."""
+    """BEHAVIOURS 94; the body of one that is running is interrupted."""
     sleeps(case, cancel_on=["closed", refused], run_timeout=3600)
 
     @case.function(on="other")
@@ -98,7 +98,7 @@ def test_without_fields_each_such_event_cancels_all_runs_of_the_function(case: C
 
 @only_sync
 def test_an_event_counts_from_that_of_the_run_on_whoever_is_settled_first(case: Case) -> None:
-    """Behaviour 94: there are many dispatchers, and none knows what the others are at."""
+    """BEHAVIOURS 94: there are many dispatchers, and none knows what the others are at."""
     sleeps(case, cancel_on=matching(refused, {"order": "id"}))
     store = case.app.store
     store.join_events("case")
@@ -118,7 +118,7 @@ def test_an_event_counts_from_that_of_the_run_on_whoever_is_settled_first(case: 
 
 @only_sync
 def test_who_is_overtaken_by_more_events_than_are_looked_at_at_once_begins_all_the_same(case: Case) -> None:
-    """I5, behaviour 94: the one that cancels is followed by thousands, others of its kind among them, and those settled."""
+    """I5, BEHAVIOURS 94: the one that cancels is followed by thousands, others of its kind among them, and those settled."""
     sleeps(case, cancel_on=[matching(refused, {"order": "id"}), matching("over", "customer")])
 
     @case.function(on=ordered, name="other", cancel_on=matching(refused, {"order": "id"}))
@@ -226,7 +226,7 @@ def test_of_one_millisecond_those_before_the_event_are_cancelled_and_those_after
 
 @only_sync
 def test_a_run_whose_event_lacks_the_field_is_not_cancelled(case: Case) -> None:
-    """As behaviour 116 has it for all controls."""
+    """As BEHAVIOURS 116 has it for all controls."""
 
     @case.function(cancel_on=matching("stop", "user.id"))
     def f(event: Event[Any], step: Any) -> Any:
@@ -264,7 +264,7 @@ def test_what_can_never_match_is_refused(case: Case, cancel_on: Any, said: str) 
 
 @only_sync
 def test_a_run_that_is_retried_is_cancelled_by_what_comes_from_then_on_and_others_are_still_found(case: Case) -> None:
-    """Behaviour 94. Ended, retried and ended again, it is forgotten once each time, and not for others."""
+    """BEHAVIOURS 94. Ended, retried and ended again, it is forgotten once each time, and not for others."""
 
     @case.function(on=ordered, retries=0, cancel_on=matching(refused, {"order": "id"}))
     def f(event: Event[Order], step: Any) -> Any:

@@ -26,7 +26,7 @@ def failure(run: Run) -> tuple[str, str, str | None, int | None]:
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
 def test_a_step_that_always_fails_has_its_attempts_and_then_the_run_fails_at_once(case: Case, retries: int) -> None:
-    """Behaviours 25, 26, 30: the function is not tried again on top of the step's attempts."""
+    """BEHAVIOURS 25, 26, 30: the function is not tried again on top of the step's attempts."""
 
     @case.function(retries=retries)
     def f(event: Event[Any], step: Any) -> Any:
@@ -44,7 +44,7 @@ def test_a_step_that_always_fails_has_its_attempts_and_then_the_run_fails_at_onc
 
 @pytest.mark.parametrize("between", [False, True], ids=["in-a-step", "between-steps"])
 def test_what_is_not_retriable_is_tried_once(case: Case, between: bool) -> None:
-    """Behaviours 27 and 28."""
+    """BEHAVIOURS 27 and 28."""
 
     @case.function(retries=3)
     def f(event: Event[Any], step: Any) -> Any:
@@ -62,7 +62,7 @@ def test_what_is_not_retriable_is_tried_once(case: Case, between: bool) -> None:
 
 @pytest.mark.parametrize("retries", [0, 2])
 def test_an_error_between_steps_is_tried_as_often_as_the_function_says(case: Case, retries: int) -> None:
-    """Behaviour 28; the step before it is not run again."""
+    """BEHAVIOURS 28; the step before it is not run again."""
 
     @case.function(retries=retries)
     def f(event: Event[Any], step: Any) -> Any:
@@ -76,7 +76,7 @@ def test_an_error_between_steps_is_tried_as_often_as_the_function_says(case: Cas
 
 
 def test_an_error_before_the_first_step_is_tried_again_too(case: Case) -> None:
-    """Behaviour 28."""
+    """BEHAVIOURS 28."""
 
     @case.function(retries=1)
     def f(event: Event[Any], step: Any) -> Any:
@@ -90,7 +90,7 @@ def test_an_error_before_the_first_step_is_tried_again_too(case: Case) -> None:
 
 
 def test_a_function_that_catches_a_step_s_failure_completes(case: Case) -> None:
-    """Behaviour 29; the failure says all that is known of it."""
+    """BEHAVIOURS 29; the failure says all that is known of it."""
 
     @case.function(retries=1)
     def f(event: Event[Any], step: Any) -> Any:
@@ -110,7 +110,7 @@ def test_a_function_that_catches_a_step_s_failure_completes(case: Case) -> None:
 
 
 def test_an_error_of_the_handler_is_the_error_of_the_run(case: Case) -> None:
-    """Behaviour 31."""
+    """BEHAVIOURS 31."""
 
     @case.function(retries=0)
     def f(event: Event[Any], step: Any) -> Any:
@@ -123,7 +123,7 @@ def test_an_error_of_the_handler_is_the_error_of_the_run(case: Case) -> None:
 
 
 def test_attempts_of_steps_and_of_the_function_are_counted_apart(case: Case) -> None:
-    """Behaviour 32."""
+    """BEHAVIOURS 32."""
 
     @case.function(retries=1)
     def f(event: Event[Any], step: Any) -> Any:
@@ -145,7 +145,7 @@ def test_attempts_of_steps_and_of_the_function_are_counted_apart(case: Case) -> 
 
 @pytest.mark.parametrize("between", [False, True], ids=["in-a-step", "between-steps"])
 def test_retry_after_uses_up_attempts_like_any_error(case: Case, between: bool) -> None:
-    """Behaviour 33."""
+    """BEHAVIOURS 33."""
 
     @case.function(retries=20, backoff=AN_HOUR)
     def f(event: Event[Any], step: Any) -> Any:
@@ -160,7 +160,7 @@ def test_retry_after_uses_up_attempts_like_any_error(case: Case, between: bool) 
 
 
 def test_each_step_has_attempts_of_its_own(case: Case) -> None:
-    """Behaviour 34."""
+    """BEHAVIOURS 34."""
 
     @case.function(retries=2)
     def f(event: Event[Any], step: Any) -> Any:
@@ -180,7 +180,7 @@ def test_each_step_has_attempts_of_its_own(case: Case) -> None:
 
 @pytest.mark.parametrize("between", [False, True], ids=["in-a-step", "between-steps"])
 def test_retry_after_says_when_and_not_the_back_off(case: Case, between: bool) -> None:
-    """Behaviour 35."""
+    """BEHAVIOURS 35."""
     wait = 0.3
 
     def work(attempt: int) -> float:
@@ -201,7 +201,7 @@ def test_retry_after_says_when_and_not_the_back_off(case: Case, between: bool) -
 
 
 def test_a_caught_failure_stays_caught_and_the_step_is_not_run_again(case: Case) -> None:
-    """Behaviour 36."""
+    """BEHAVIOURS 36."""
 
     @case.function(retries=3)
     def f(event: Event[Any], step: Any) -> Any:
@@ -239,7 +239,7 @@ def lines_of(traceback: str) -> str:
 
 @in_place
 def test_the_error_of_a_run_tells_where_in_the_user_s_code_it_came_from(case: Case) -> None:
-    """Behaviour 38: type, message, traceback without engine frames, step and attempt."""
+    """BEHAVIOURS 38: type, message, traceback without engine frames, step and attempt."""
 
     @case.function(retries=1)
     def f(event: Event[Any], step: Any) -> Any:
@@ -261,7 +261,7 @@ def test_the_error_of_a_run_tells_where_in_the_user_s_code_it_came_from(case: Ca
 
 @only_sync
 def test_an_error_between_steps_tells_where_it_came_from(case: Case) -> None:
-    """Behaviour 38."""
+    """BEHAVIOURS 38."""
 
     @case.app.function(on="test", retries=0)
     def f(event: Event[Any], step: Any) -> None:
@@ -275,7 +275,7 @@ def test_an_error_between_steps_tells_where_it_came_from(case: Case) -> None:
 
 @only_async
 def test_an_error_between_steps_of_an_async_function_tells_where_it_came_from(case: Case) -> None:
-    """Behaviour 38."""
+    """BEHAVIOURS 38."""
 
     @case.app.function(on="test", retries=0)
     async def f(event: Event[Any], step: Any) -> None:
@@ -289,7 +289,7 @@ def test_an_error_between_steps_of_an_async_function_tells_where_it_came_from(ca
 
 @only_async
 def test_a_step_s_failure_in_a_task_group_fails_the_run_at_once_too(case: Case) -> None:
-    """Behaviours 30 and 38."""
+    """BEHAVIOURS 30 and 38."""
 
     @case.app.function(on="test", retries=3)
     async def f(event: Event[Any], step: Any) -> None:
@@ -305,7 +305,7 @@ def test_a_step_s_failure_in_a_task_group_fails_the_run_at_once_too(case: Case) 
 
 
 def test_a_run_with_a_failing_step_is_running_and_shows_its_attempts(case: Case) -> None:
-    """Behaviour 41."""
+    """BEHAVIOURS 41."""
 
     @case.function(retries=2, backoff=AN_HOUR)
     def f(event: Event[Any], step: Any) -> Any:

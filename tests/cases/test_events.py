@@ -60,7 +60,7 @@ INVALID: list[tuple[EventType[Any], Any, str]] = [
 
 
 def test_a_function_gets_the_event_as_it_was_sent(case: Case) -> None:
-    """Behaviour 4."""
+    """BEHAVIOURS 4."""
     data = {
         "nested": [{"a": [1, {"b": None}]}, (1, 2), {"x"}],
         "naïve 🎉": b"\x00\xff",
@@ -80,7 +80,7 @@ def test_a_function_gets_the_event_as_it_was_sent(case: Case) -> None:
 
 
 def test_an_event_without_id_and_time_gets_both(case: Case) -> None:
-    """Behaviours 3 and 4."""
+    """BEHAVIOURS 3 and 4."""
 
     @case.function()
     def f(event: Event[Any], step: Any) -> Any:
@@ -100,7 +100,7 @@ def test_an_event_without_id_and_time_gets_both(case: Case) -> None:
 
 @pytest.mark.parametrize("event", VALID, ids=lambda event: event.name)
 def test_typed_data_arrives_as_its_type(case: Case, event: Event[Any]) -> None:
-    """Behaviour 5."""
+    """BEHAVIOURS 5."""
 
     @case.function(on=EventType(event.name, event.type))
     def f(event: Event[Any], step: Any) -> Any:
@@ -117,7 +117,7 @@ def test_typed_data_arrives_as_its_type(case: Case, event: Event[Any]) -> None:
 def test_data_that_does_not_fit_its_type_is_refused_and_nothing_is_stored(
     case: Case, type: EventType[Any], data: Any, path: str
 ) -> None:
-    """Behaviour 5; the same when only the function knows the type."""
+    """BEHAVIOURS 5; the same when only the function knows the type."""
 
     @case.function(on=type)
     def f(event: Event[Any], step: Any) -> Any: ...
@@ -168,7 +168,7 @@ NO_EVENTS: list[tuple[Any, str]] = [
 def test_a_bad_event_is_refused_alone_and_among_good_ones_and_nothing_is_stored(
     case: Case, wrong: Any, message: str
 ) -> None:
-    """I10, and behaviour 81: the message lists each bad one by its index."""
+    """I10, and BEHAVIOURS 81: the message lists each bad one by its index."""
     with pytest.raises(PayloadError, match=message):
         case.app.send([wrong])
     with pytest.raises(PayloadError, match=message):
@@ -187,7 +187,7 @@ def test_the_largest_event_is_taken(case: Case) -> None:
 
 @in_place
 def test_one_event_id_starts_a_function_once_and_two_ids_twice(case: Case) -> None:
-    """Behaviour 117; also behaviour 79, for a producer that sends an id again: it starts nothing twice."""
+    """BEHAVIOURS 117; also BEHAVIOURS 79, for a producer that sends an id again: it starts nothing twice."""
 
     @case.function()
     def f(event: Event[Any], step: Any) -> Any:
@@ -208,7 +208,7 @@ def test_one_event_id_starts_a_function_once_and_two_ids_twice(case: Case) -> No
 
 @only_sync
 def test_dispatchers_that_race_on_events_start_one_run_each(case: Case) -> None:
-    """Behaviour 118: two workers take their share, and a redelivered event finds the run that it started."""
+    """BEHAVIOURS 118: two workers take their share, and a redelivered event finds the run that it started."""
 
     @case.function()
     def f(event: Event[Any], step: Any) -> Any:
@@ -253,7 +253,7 @@ async def by_coroutines(app: App, events: list[Event[Any]]) -> list[str]:
 @pytest.mark.parametrize("is_async", [False, True], ids=["threads", "coroutines"])
 @only_sync
 def test_one_producer_sends_five_hundred_events_at_once(case: Case, is_async: bool) -> None:
-    """Behaviour 82."""
+    """BEHAVIOURS 82."""
     events = [Event("test", {"n": n}, id=f"event-{n}") for n in range(500)]
     if is_async:
         ids = asyncio.run(by_coroutines(case.app, events))
@@ -267,7 +267,7 @@ def test_one_producer_sends_five_hundred_events_at_once(case: Case, is_async: bo
 
 @in_place
 def test_a_run_tells_of_its_events_and_an_event_of_its_runs(case: Case) -> None:
-    """Behaviour 137, of a run: what started it, what it has waited for, what it has sent; and whom an event has started."""
+    """BEHAVIOURS 137, of a run: what started it, what it has waited for, what it has sent; and whom an event has started."""
 
     @case.function()
     def f(event: Event[Any], step: Any) -> Any:

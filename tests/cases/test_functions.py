@@ -19,7 +19,7 @@ from tests.patience import until
 
 
 def test_a_function_without_steps_completes_with_what_it_returned(case: Case) -> None:
-    """Behaviour 1."""
+    """BEHAVIOURS 1."""
 
     @case.function()
     def f(event: Event[Any], step: Any) -> Any:
@@ -30,7 +30,7 @@ def test_a_function_without_steps_completes_with_what_it_returned(case: Case) ->
 
 
 def test_steps_one_after_the_other_run_once_each(case: Case) -> None:
-    """Behaviour 2."""
+    """BEHAVIOURS 2."""
 
     @case.function()
     def f(event: Event[Any], step: Any) -> Any:
@@ -47,7 +47,7 @@ def test_steps_one_after_the_other_run_once_each(case: Case) -> None:
 
 
 def test_a_run_that_moves_from_worker_to_worker_runs_each_step_once(case: Case) -> None:
-    """Behaviour 2: here every job is done by another worker."""
+    """BEHAVIOURS 2: here every job is done by another worker."""
 
     @case.function()
     def f(event: Event[Any], step: Any) -> Any:
@@ -66,7 +66,7 @@ def test_a_run_that_moves_from_worker_to_worker_runs_each_step_once(case: Case) 
 
 
 def test_a_function_gets_its_event_and_knows_its_run(case: Case) -> None:
-    """Behaviour 3."""
+    """BEHAVIOURS 3."""
 
     @case.function()
     def f(event: Event[Any], step: Any) -> Any:
@@ -85,7 +85,7 @@ STRANGE_IDS = [
 
 
 def test_any_text_is_a_step_id(case: Case) -> None:
-    """Behaviour 6; to RQ each is a job with an id that it takes."""
+    """BEHAVIOURS 6; to RQ each is a job with an id that it takes."""
 
     @case.function()
     def f(event: Event[Any], step: Any) -> Any:
@@ -104,7 +104,7 @@ def test_any_text_is_a_step_id(case: Case) -> None:
 
 
 def test_a_step_id_in_a_loop_has_a_memo_for_each_time(case: Case) -> None:
-    """Behaviour 7."""
+    """BEHAVIOURS 7."""
 
     @case.function()
     def f(event: Event[Any], step: Any) -> Any:
@@ -120,7 +120,7 @@ def test_a_step_id_in_a_loop_has_a_memo_for_each_time(case: Case) -> None:
 
 
 def test_arguments_reach_the_step_whatever_their_names(case: Case) -> None:
-    """Behaviours 10 and 11."""
+    """BEHAVIOURS 10 and 11."""
 
     def take(*args: Any, **kwargs: Any) -> Any:
         return [list(args), kwargs]
@@ -137,7 +137,7 @@ def test_arguments_reach_the_step_whatever_their_names(case: Case) -> None:
 
 
 def test_steps_in_another_order_at_each_pass_run_once_each(case: Case) -> None:
-    """Behaviour 14; each body fails once, so that a run in place has several passes too."""
+    """BEHAVIOURS 14; each body fails once, so that a run in place has several passes too."""
     chance = Random(14)
 
     @case.function()
@@ -155,7 +155,7 @@ def test_steps_in_another_order_at_each_pass_run_once_each(case: Case) -> None:
 
 
 def test_a_step_inside_a_step_fails_the_run_for_good(case: Case) -> None:
-    """Behaviour 15."""
+    """BEHAVIOURS 15."""
 
     @case.function(retries=3)
     def f(event: Event[Any], step: Any) -> Any:
@@ -209,7 +209,7 @@ def test_one_id_for_two_steps_fails_the_run_and_names_both(case: Case) -> None:
 
 
 def test_default_options_of_a_step_function_hold_in_every_function_and_a_call_overrides_them(case: Case) -> None:
-    """Behaviour 22."""
+    """BEHAVIOURS 22."""
 
     @step_options(retries=2, backoff=0)
     def flaky(who: str) -> None:
@@ -247,7 +247,7 @@ def test_default_options_of_a_step_function_hold_in_every_function_and_a_call_ov
 
 
 def test_options_of_one_call_are_of_no_other(case: Case) -> None:
-    """Behaviour 22: `step.options` gives another face; the one that the function got stays as it was."""
+    """BEHAVIOURS 22: `step.options` gives another face; the one that the function got stays as it was."""
 
     @case.function(retries=0)
     def f(event: Event[Any], step: Any) -> Any:
@@ -275,7 +275,7 @@ def test_a_step_goes_to_the_queue_that_it_is_told(case: Case) -> None:
 
 
 def test_a_step_that_returned_nothing_is_not_run_again(case: Case) -> None:
-    """Behaviour 23."""
+    """BEHAVIOURS 23."""
 
     @case.function()
     def f(event: Event[Any], step: Any) -> Any:

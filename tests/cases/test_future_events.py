@@ -41,7 +41,7 @@ def test_runs_of_an_event_that_lies_ahead_start_then_and_once(case: Case) -> Non
 
 @only_sync
 def test_until_then_it_can_be_cancelled_and_its_bounds_do_not_count(case: Case) -> None:
-    """Behaviours 98, 99."""
+    """BEHAVIOURS 98, 99."""
 
     @case.function(start_timeout=0.2, run_timeout=0.2, cancel_on="never mind")
     def f(event: Event[Any], step: Any) -> Any:

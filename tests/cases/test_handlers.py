@@ -57,7 +57,7 @@ def listening(case: Case, **settings: Any) -> None:
 
 @in_place
 def test_on_failure_is_called_once_as_a_run_of_its_own_with_all_that_is_known(case: Case) -> None:
-    """Behaviours 42, 43."""
+    """BEHAVIOURS 42, 43."""
     listening(case)
     failed = case.run({"fail": 1}, event=Event("test", {"fail": 1}, id="order-7"))
     (handler,) = handled(case)
@@ -84,7 +84,7 @@ def test_on_success_is_given_the_result(case: Case) -> None:
 @pytest.mark.parametrize("how", ["by hand", "by timeout"])
 @in_place
 def test_a_cancelled_run_calls_on_cancel_and_not_on_failure(case: Case, how: str) -> None:
-    """Behaviour 49."""
+    """BEHAVIOURS 49."""
     listening(case, run_timeout=None if how == "by hand" else 0.3)
     run = case.send({"nap": 1})
     if how == "by hand":
@@ -98,7 +98,7 @@ def test_a_cancelled_run_calls_on_cancel_and_not_on_failure(case: Case, how: str
 
 @in_place
 def test_a_handler_has_steps_and_retries_of_its_own_and_one_that_fails_calls_no_other(case: Case) -> None:
-    """Behaviour 42: also where functions are on the failures of all."""
+    """BEHAVIOURS 42: also where functions are on the failures of all."""
 
     def handler(event: Event[Ending], step: Any) -> Any:
         yield step.run("note", case.body("handler", fails=9))
@@ -122,7 +122,7 @@ def test_a_handler_has_steps_and_retries_of_its_own_and_one_that_fails_calls_no_
 
 @in_place
 def test_other_functions_are_on_system_events_and_runs_wait_for_them(case: Case) -> None:
-    """Behaviour 43; each is told once to all that listen."""
+    """BEHAVIOURS 43; each is told once to all that listen."""
 
     @case.function(on=[run_finished, run_failed])
     def watch(event: Event[Ending], step: Any) -> Any:
@@ -213,7 +213,7 @@ def ended_told(case: Case) -> int:
 
 @only_sync
 def test_nothing_is_told_of_the_children_of_a_handler_so_that_nothing_goes_round(case: Case) -> None:
-    """Behaviours 42, 43."""
+    """BEHAVIOURS 42, 43."""
 
     @case.function(on="note", name="note")
     def note(event: Event[Any], step: Any) -> Any:
@@ -242,7 +242,7 @@ def test_nothing_is_told_of_the_children_of_a_handler_so_that_nothing_goes_round
 
 @in_place
 def test_what_a_cancelled_run_is_at_is_interrupted_its_children_are_cancelled_and_on_cancel_runs(case: Case) -> None:
-    """Behaviours 97, 49: all of it at once."""
+    """BEHAVIOURS 97, 49: all of it at once."""
     on, off = threading.Event(), threading.Event()
 
     def work() -> str:

@@ -18,7 +18,7 @@ def error_of(case: Case, data: Any = None) -> tuple[str, str]:
 
 
 def test_a_run_may_carry_more_than_any_one_request_could(case: Case) -> None:
-    """Behaviour 16: ten steps of a megabyte each."""
+    """BEHAVIOURS 16: ten steps of a megabyte each."""
 
     def produce(n: int) -> bytes:
         case.ledger.append(n)
@@ -38,7 +38,7 @@ def test_a_run_may_carry_more_than_any_one_request_could(case: Case) -> None:
 
 
 def test_an_output_over_the_limit_fails_its_step_once_and_harms_no_other_run(case: Case) -> None:
-    """Behaviour 18: 4 MB by default."""
+    """BEHAVIOURS 18: 4 MB by default."""
 
     def produce(size: int) -> bytes:
         case.ledger.append(size)
@@ -58,7 +58,7 @@ def test_an_output_over_the_limit_fails_its_step_once_and_harms_no_other_run(cas
 
 
 def test_the_limit_of_an_output_can_be_set_and_its_failure_be_caught(case: Case) -> None:
-    """Behaviour 18."""
+    """BEHAVIOURS 18."""
 
     @case.function(limits=Limits(output_bytes=100))
     def f(event: Event[Any], step: Any) -> Any:
@@ -75,7 +75,7 @@ def test_the_limit_of_an_output_can_be_set_and_its_failure_be_caught(case: Case)
 
 @in_place
 def test_a_result_of_the_run_over_the_limit_fails_it(case: Case) -> None:
-    """Behaviour 18, for what the function itself returns."""
+    """BEHAVIOURS 18, for what the function itself returns."""
 
     @case.function(limits=Limits(output_bytes=100), retries=3)
     def f(event: Event[Any], step: Any) -> Any:
@@ -91,7 +91,7 @@ def test_a_result_of_the_run_over_the_limit_fails_it(case: Case) -> None:
 
 
 def test_a_run_whose_memos_grow_over_the_limit_fails(case: Case) -> None:
-    """Behaviour 19."""
+    """BEHAVIOURS 19."""
 
     @case.function(limits=Limits(state_bytes=1000), retries=3)
     def f(event: Event[Any], step: Any) -> Any:
@@ -108,7 +108,7 @@ def test_a_run_whose_memos_grow_over_the_limit_fails(case: Case) -> None:
 
 
 def test_a_run_with_more_steps_than_the_limit_fails_and_no_further_step_runs(case: Case) -> None:
-    """Behaviour 20."""
+    """BEHAVIOURS 20."""
 
     @case.function(limits=Limits(steps=3), retries=3)
     def f(event: Event[Any], step: Any) -> Any:
@@ -123,7 +123,7 @@ def test_a_run_with_more_steps_than_the_limit_fails_and_no_further_step_runs(cas
 
 
 def test_as_many_steps_as_the_limit_are_fine(case: Case) -> None:
-    """Behaviour 20; sleeps are steps too."""
+    """BEHAVIOURS 20; sleeps are steps too."""
 
     @case.function(limits=Limits(steps=3))
     def f(event: Event[Any], step: Any) -> Any:

@@ -77,7 +77,7 @@ def talkative(case: Case) -> None:
 
 
 def test_each_line_is_kept_once_with_its_step_and_attempt(case: Case) -> None:
-    """Behaviour 126: replays log nothing twice, failed attempts log again."""
+    """BEHAVIOURS 126: replays log nothing twice, failed attempts log again."""
     talkative(case)
     run = case.run()
     assert run.status == "completed"
@@ -85,7 +85,7 @@ def test_each_line_is_kept_once_with_its_step_and_attempt(case: Case) -> None:
 
 
 def test_other_handlers_hear_each_record_once_and_of_which_run_it_is(case: Case, heard: Heard) -> None:
-    """Behaviour 126."""
+    """BEHAVIOURS 126."""
     talkative(case)
     run = case.run()
     expected = [(text, step) for text, step, _ in LINES if not text.startswith("print")]
@@ -94,7 +94,7 @@ def test_other_handlers_hear_each_record_once_and_of_which_run_it_is(case: Case,
 
 
 def test_a_function_that_is_tried_again_speaks_again_only_of_what_comes_after_its_last_step(case: Case) -> None:
-    """Behaviour 126: the second call repeats what was said before the step, and goes on from there."""
+    """BEHAVIOURS 126: the second call repeats what was said before the step, and goes on from there."""
 
     @case.function(retries=1)
     def f(event: Event[Any], step: Any) -> Any:

@@ -196,7 +196,7 @@ def test_runs_are_found_by_fields_of_their_events(case: Case) -> None:
 
 @only_sync
 def test_a_promise_is_made_anew_from_its_own_step_on(case: Case) -> None:
-    """Behaviour 139: though it was settled before anybody waited for it."""
+    """BEHAVIOURS 139: though it was settled before anybody waited for it."""
 
     @case.function()
     def f(event: Event[Any], step: Any) -> Any:

@@ -204,7 +204,7 @@ def test_a_lost_reply_to_a_retry_is_asked_for_again_and_nothing_is_done_twice(ca
 
 @in_place
 def test_what_was_recorded_beside_the_failed_step_stays_and_what_was_open_is_done_anew(case: Case) -> None:
-    """Behaviour 30: it fails at once, with a body of its own still running elsewhere."""
+    """BEHAVIOURS 30: it fails at once, with a body of its own still running elsewhere."""
     mended, began = threading.Event(), threading.Semaphore(0)
 
     def long() -> str:

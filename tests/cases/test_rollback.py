@@ -98,7 +98,7 @@ def test_a_run_whose_steps_are_undone_is_not_retried_from_where_it_failed(case: 
 @pytest.mark.parametrize("what", ["sleep", "wait", "body", "timeout"])
 @in_place
 def test_a_run_that_is_cancelled_undoes_its_steps_before_it_is_over(case: Case, what: str) -> None:
-    """Behaviours 97, 98: whatever it is doing then."""
+    """BEHAVIOURS 97, 98: whatever it is doing then."""
 
     def work() -> None:
         case.ledger.append("work")
@@ -146,7 +146,7 @@ def test_an_undo_has_retries_and_one_that_fails_for_good_keeps_no_other_from_bei
 
 @only_sync
 def test_a_run_that_undoes_cannot_be_cancelled_and_says_why_it_does(case: Case) -> None:
-    """Behaviour 101."""
+    """BEHAVIOURS 101."""
     journey(case, lambda step: step.sleep("nap", 3600))
     run = case.send()
     until(lambda: case.app.runs.get(run).state == "sleeping")
@@ -296,7 +296,7 @@ def test_a_step_that_the_function_has_named_as_we_do_keeps_nothing_from_being_un
 
 @only_sync
 def test_what_a_step_has_used_up_before_its_run_failed_is_not_counted_against_its_undoing(case: Case) -> None:
-    """Behaviour 37: a step whose worker was lost again and again fails; what the run had done is undone all the same."""
+    """BEHAVIOURS 37: a step whose worker was lost again and again fails; what the run had done is undone all the same."""
 
     def dies() -> None:
         run = case.app.runs.list()[0].id
@@ -310,7 +310,7 @@ def test_what_a_step_has_used_up_before_its_run_failed_is_not_counted_against_it
 
 @only_sync
 def test_a_child_that_undoes_is_not_disturbed_by_the_cancel_of_its_parent(case: Case) -> None:
-    """Behaviour 97; I3."""
+    """BEHAVIOURS 97; I3."""
 
     def undo() -> None:
         case.ledger.append("undo")
@@ -340,7 +340,7 @@ def test_a_child_that_undoes_is_not_disturbed_by_the_cancel_of_its_parent(case: 
 
 @only_sync
 def test_a_replay_of_a_run_that_was_undone_keeps_nothing_of_it_and_can_be_undone_as_it_could(case: Case) -> None:
-    """Behaviour 139."""
+    """BEHAVIOURS 139."""
     going = False
 
     def then(step: Any) -> Any:

@@ -21,7 +21,7 @@ START = "start timeout: it had not begun after 0.3 s"
 
 
 def test_a_run_over_its_time_is_cancelled_its_body_interrupted_and_later_steps_never_run(case: Case) -> None:
-    """Behaviour 100."""
+    """BEHAVIOURS 100."""
 
     @case.function(run_timeout=0.4)
     def f(event: Event[Any], step: Any) -> Any:
@@ -62,7 +62,7 @@ def backing_off(case: Case, step: Any) -> Any:
 @pytest.mark.parametrize("what", [asleep, waiting, backing_off])
 @in_place
 def test_a_run_that_sleeps_waits_or_backs_off_is_over_when_its_time_is(case: Case, what: Callable[..., Any]) -> None:
-    """Behaviour 100."""
+    """BEHAVIOURS 100."""
 
     @case.function(run_timeout=timedelta(milliseconds=400))
     def f(event: Event[Any], step: Any) -> Any:
@@ -78,7 +78,7 @@ def test_a_run_that_sleeps_waits_or_backs_off_is_over_when_its_time_is(case: Cas
 
 @in_place
 def test_runs_that_have_not_begun_in_time_are_cancelled_those_that_have_go_on(case: Case) -> None:
-    """Behaviour 99."""
+    """BEHAVIOURS 99."""
 
     @case.function(start_timeout=0.3)
     def f(event: Event[Any], step: Any) -> Any:
@@ -98,7 +98,7 @@ def test_runs_that_have_not_begun_in_time_are_cancelled_those_that_have_go_on(ca
 
 @in_place
 def test_runs_that_wait_behind_a_busy_worker_for_too_long_are_cancelled(case: Case) -> None:
-    """Behaviour 99: the queue is full, and who holds it up goes on."""
+    """BEHAVIOURS 99: the queue is full, and who holds it up goes on."""
     gate, held = threading.Event(), threading.Event()
 
     def hold() -> str:

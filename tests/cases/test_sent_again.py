@@ -34,7 +34,7 @@ class FirstReplyLost(Wire):
 def test_events_whose_first_try_had_no_answer_are_stored_once_and_start_once(
     case: Case, arrives: bool, how_many: int
 ) -> None:
-    """Behaviour 79: `send` itself tries again."""
+    """BEHAVIOURS 79: `send` itself tries again."""
 
     @case.function()
     def f(event: Event[Any], step: Any) -> Any: ...

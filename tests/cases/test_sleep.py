@@ -17,7 +17,7 @@ from tests.patience import until
 
 
 def test_what_comes_after_a_sleep_starts_when_it_is_over_and_what_came_before_runs_once(case: Case) -> None:
-    """Behaviour 50."""
+    """BEHAVIOURS 50."""
     times: dict[str, float] = {}
 
     def note(name: str) -> None:
@@ -47,7 +47,7 @@ def test_what_comes_after_a_sleep_starts_when_it_is_over_and_what_came_before_ru
 
 @pytest.mark.parametrize("zone", [UTC, timezone(timedelta(hours=-7))], ids=str)
 def test_sleep_until_goes_on_at_the_time_and_not_before(case: Case, zone: timezone) -> None:
-    """Behaviour 51."""
+    """BEHAVIOURS 51."""
     when = datetime.now(zone) + timedelta(seconds=0.3)
 
     @case.function()
@@ -62,7 +62,7 @@ def test_sleep_until_goes_on_at_the_time_and_not_before(case: Case, zone: timezo
 
 
 def test_a_sleep_is_not_repeated_when_what_comes_after_it_fails(case: Case) -> None:
-    """Behaviour 52."""
+    """BEHAVIOURS 52."""
 
     @case.function(retries=2)
     def f(event: Event[Any], step: Any) -> Any:
@@ -83,7 +83,7 @@ def test_a_sleep_is_not_repeated_when_what_comes_after_it_fails(case: Case) -> N
 def test_short_sleeps_never_end_early_and_how_late_they_do_is_told(
     case: Case, record_property: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Behaviour 54: within 20 ms on an idle machine. It is measured and not judged, for a machine may be busy."""
+    """BEHAVIOURS 54: within 20 ms on an idle machine. It is measured and not judged, for a machine may be busy."""
     naps = [0.30, 0.05, 0.25, 0.10, 0.20, 0.15]
     start = time.time() + 0.3
     late: dict[float, float] = {}
@@ -121,7 +121,7 @@ TOO_LONG = timedelta(days=366, seconds=1)
 )
 @in_place
 def test_a_sleep_that_makes_no_sense_fails_at_the_call(case: Case, duration: Any, message: str) -> None:
-    """Behaviour 55."""
+    """BEHAVIOURS 55."""
 
     @case.function()
     def f(event: Event[Any], step: Any) -> Any:
@@ -139,7 +139,7 @@ def test_a_sleep_that_makes_no_sense_fails_at_the_call(case: Case, duration: Any
 )
 @in_place
 def test_a_sleep_until_that_makes_no_sense_fails_at_the_call(case: Case, when: Any) -> None:
-    """Behaviour 55."""
+    """BEHAVIOURS 55."""
 
     @case.function()
     def f(event: Event[Any], step: Any) -> Any:
@@ -153,7 +153,7 @@ def test_a_sleep_until_that_makes_no_sense_fails_at_the_call(case: Case, when: A
 
 
 def test_a_sleep_of_no_time_or_less_returns_at_once(case: Case) -> None:
-    """Behaviour 55."""
+    """BEHAVIOURS 55."""
 
     @case.function()
     def f(event: Event[Any], step: Any) -> Any:
@@ -196,7 +196,7 @@ def test_a_sleeping_run_holds_no_worker_and_says_until_when(case: Case) -> None:
 
 @in_place
 def test_a_run_that_wakes_goes_before_those_that_came_after_it(case: Case) -> None:
-    """Behaviour 53: a worker that takes one step at a time, and a backlog."""
+    """BEHAVIOURS 53: a worker that takes one step at a time, and a backlog."""
     gate, held = threading.Event(), threading.Event()
 
     def hold() -> None:

@@ -24,7 +24,7 @@ upgraded = EventType("user/upgraded", Plan)
 
 @only_sync
 def test_a_noun_stands_for_all_its_events_and_for_no_others(case: Case) -> None:
-    """Behaviour 120."""
+    """BEHAVIOURS 120."""
 
     @case.function(on="user/*")
     def f(event: Event[Any], step: Any) -> Any:
@@ -41,7 +41,7 @@ def test_a_noun_stands_for_all_its_events_and_for_no_others(case: Case) -> None:
 
 @only_sync
 def test_only_triggers_whose_condition_says_yes_start_and_two_that_fit_start_one_run(case: Case) -> None:
-    """Behaviour 120."""
+    """BEHAVIOURS 120."""
 
     def large(event: Event[Plan]) -> bool:
         return event.data.seats > 10
@@ -68,7 +68,7 @@ def test_only_triggers_whose_condition_says_yes_start_and_two_that_fit_start_one
 
 @only_sync
 def test_a_condition_that_raises_starts_nothing_and_is_recorded(case: Case, caplog: pytest.LogCaptureFixture) -> None:
-    """Behaviour 120: what it does to one function is of no interest to another."""
+    """BEHAVIOURS 120: what it does to one function is of no interest to another."""
 
     def broken(event: Event[Any]) -> bool:
         raise KeyError("plan")

@@ -96,7 +96,7 @@ def returning(annotation: Any, value: Any) -> Callable[[], Any]:
 
 
 def test_values_of_every_type_are_the_same_on_the_first_pass_and_on_replays(case: Case) -> None:
-    """Behaviour 8."""
+    """BEHAVIOURS 8."""
     passes: list[list[Any]] = []
     bodies = [returning(annotation, value) for annotation, value in VALUES]
 
@@ -177,7 +177,7 @@ def wrong() -> list[int]:
 def test_a_value_that_cannot_be_stored_fails_its_step_without_retries(
     case: Case, body: Callable[[], Any], message: str
 ) -> None:
-    """Behaviour 9: the error names the step and the path inside the value."""
+    """BEHAVIOURS 9: the error names the step and the path inside the value."""
     calls = []
 
     def counted() -> Any:
@@ -202,7 +202,7 @@ def test_a_value_that_cannot_be_stored_fails_its_step_without_retries(
 
 
 def test_a_value_that_is_not_what_the_step_promised_fails_the_run_and_the_place_is_named(case: Case) -> None:
-    """Behaviour 9."""
+    """BEHAVIOURS 9."""
 
     @case.function(retries=3)
     def f(event: Event[Any], step: Any) -> Any:
@@ -231,7 +231,7 @@ def test_a_result_of_the_function_is_typed_by_its_annotation(case: Case) -> None
 
 @in_place
 def test_a_result_that_cannot_be_stored_fails_the_run_once(case: Case) -> None:
-    """Behaviour 9, for the function itself."""
+    """BEHAVIOURS 9, for the function itself."""
 
     @case.function(retries=3)
     def f(event: Event[Any], step: Any) -> Any:

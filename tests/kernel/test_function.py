@@ -144,7 +144,7 @@ def test_a_wrong_setting_is_refused_and_function_and_setting_are_named(app: App,
 
 
 def test_limits_are_those_that_are_documented_unless_others_are_set() -> None:
-    """Behaviours 18, 19, 20, 37."""
+    """BEHAVIOURS 18, 19, 20, 37."""
     assert Limits() == Limits(output_bytes=4 << 20, state_bytes=32 << 20, steps=10_000, losses=5)
     assert Limits(losses=2).losses == 2
 
@@ -165,7 +165,7 @@ def test_a_wrong_setting_of_an_app_is_refused_and_the_app_is_named(wrong: dict[s
 
 
 def test_a_function_s_settings_go_over_its_app_s_and_these_over_the_defaults(app: App) -> None:
-    """Behaviour 22, for functions."""
+    """BEHAVIOURS 22, for functions."""
     app.function(on="a", name="plain")(pay)
     app.function(on="a", name="own", retries=7, backoff=Backoff(first=1), timeout=5, queue="high")(pay)
     plain, own = (app.functions[name].options for name in ("plain", "own"))

@@ -51,7 +51,7 @@ def play(program: Sequence[str], memos: Memos, mine: str = ENTRY, *, stay: bool 
 
 @given(PROGRAMS)
 def test_replay_of_any_prefix_gives_the_same_values_and_asks_for_the_same_next_step(program: list[str]) -> None:
-    """Behaviours 2, 6, 7: however much of a run is recorded, its replay goes the same way."""
+    """BEHAVIOURS 2, 6, 7: however much of a run is recorded, its replay goes the same way."""
     memos: Memos = {}
     ops, stopped_at = play(program, memos, stay=True)
     assert stopped_at is None
@@ -66,7 +66,7 @@ def test_replay_of_any_prefix_gives_the_same_values_and_asks_for_the_same_next_s
 
 @given(PROGRAMS)
 def test_a_run_that_is_replayed_at_every_step_does_what_one_in_place_does(program: list[str]) -> None:
-    """Behaviour 2: each body once, whether the run stays on one worker or moves between workers."""
+    """BEHAVIOURS 2: each body once, whether the run stays on one worker or moves between workers."""
     in_place: Memos = {}
     play(program, in_place, stay=True)
     memos: Memos = {}
@@ -84,7 +84,7 @@ def test_a_run_that_is_replayed_at_every_step_does_what_one_in_place_does(progra
 def test_steps_in_another_order_at_each_pass_run_once_each_and_keep_their_values(
     ids: list[str], chance: random.Random
 ) -> None:
-    """Behaviour 14: steps are found by their ids, not by their places."""
+    """BEHAVIOURS 14: steps are found by their ids, not by their places."""
     memos: Memos = {}
     mine = ENTRY
     shuffled = (chance.sample(ids, len(ids)) for _ in range(30))
@@ -101,7 +101,7 @@ def test_steps_in_another_order_at_each_pass_run_once_each_and_keep_their_values
 
 @given(PROGRAMS)
 def test_each_time_that_an_id_comes_up_it_has_a_memo_of_its_own(program: list[str]) -> None:
-    """Behaviour 7: a step id in a loop is counted."""
+    """BEHAVIOURS 7: a step id in a loop is counted."""
     memos: Memos = {}
     ops, _ = play(program, memos, stay=True)
     assert len({op.key for op in ops}) == len(program)
@@ -123,7 +123,7 @@ def test_people_see_the_id_as_it_was_written_and_later_ones_counted() -> None:
 
 @given(PROGRAMS, st.data())
 def test_the_short_way_to_a_known_step_comes_to_the_same(program: list[str], data: st.DataObject) -> None:
-    """Behaviours 6, 7: and it hands out nothing of the step whose job is ours, nor of one that is not recorded."""
+    """BEHAVIOURS 6, 7: and it hands out nothing of the step whose job is ours, nor of one that is not recorded."""
     ops, _ = play(program, {}, stay=True)
     keys = [op.key for op in ops]
     known = data.draw(st.sets(st.sampled_from(keys))) if keys else set()
@@ -177,7 +177,7 @@ def test_a_step_that_became_one_of_another_kind_is_refused_with_the_remedy() -> 
 
 
 def test_a_function_speaks_up_only_where_no_worker_has_been() -> None:
-    """Behaviour 126: what is repeated is silent, up to the step whose job is ours."""
+    """BEHAVIOURS 126: what is repeated is silent, up to the step whose job is ours."""
     journal = Journal({"1:a": Memo(b"1")}, "1:b", RUN)
     assert not journal.live
     assert journal.place(journal.ask(RUN, "a", "")) is Place.KNOWN
@@ -188,7 +188,7 @@ def test_a_function_speaks_up_only_where_no_worker_has_been() -> None:
 
 
 def test_a_new_step_that_appears_before_the_one_that_is_ours_comes_first() -> None:
-    """Behaviour 14: the job that we hold is then superseded, and its step asked for again later."""
+    """BEHAVIOURS 14: the job that we hold is then superseded, and its step asked for again later."""
     journal = Journal({}, "1:b", RUN)
     assert journal.place(journal.ask(RUN, "new", "")) is Place.NEXT
     assert "1:b" not in journal.memos

@@ -87,7 +87,7 @@ def test_ulids_sort_by_time_and_then_by_their_tails(one: int, other: int, a: byt
 
 @given(MILLISECONDS, st.lists(st.text(st.characters()), min_size=1, max_size=4))
 def test_the_same_event_gives_the_same_run_id(ms: int, parts: list[str]) -> None:
-    """Behaviour 118: two dispatchers of one event arrive at one run."""
+    """BEHAVIOURS 118: two dispatchers of one event arrive at one run."""
     assert ulid_of(ms, *parts) == ulid_of(ms, *parts)
     assert ulid_of(ms, *parts) != ulid_of(ms, *parts, "1-0")
     assert ULID.from_str(ulid_of(ms, *parts)).milliseconds == ms

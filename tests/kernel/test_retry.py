@@ -79,7 +79,7 @@ def test_a_backoff_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None
 
 @given(st.integers(0, 50), ROLLS)
 def test_there_are_as_many_attempts_as_retries_and_one(retries: int, roll: float) -> None:
-    """Behaviours 25, 26, 33."""
+    """BEHAVIOURS 25, 26, 33."""
     options = make_options("here", retries=retries, backoff=1).over(DEFAULTS)
     for error in (ValueError("x"), RetryAfter(0)):
         attempts = 1
@@ -102,7 +102,7 @@ def test_there_are_as_many_attempts_as_retries_and_one(retries: int, roll: float
     ids=lambda error: type(error).__name__,
 )
 def test_what_cannot_get_better_is_not_tried_again(error: Exception) -> None:
-    """Behaviours 9, 27, 28, 30."""
+    """BEHAVIOURS 9, 27, 28, 30."""
     assert retry_delay(error, 1, DEFAULTS, 0.5) is None
 
 
@@ -117,7 +117,7 @@ def test_what_may_pass_is_tried_again(error: BaseException) -> None:
 
 @given(SECONDS, st.integers(1, 4), ROLLS)
 def test_retry_after_is_obeyed_to_the_letter(seconds: float, attempt: int, roll: float) -> None:
-    """Behaviour 35: neither back-off nor jitter nor cap."""
+    """BEHAVIOURS 35: neither back-off nor jitter nor cap."""
     assert retry_delay(RetryAfter(seconds), attempt, DEFAULTS, roll) == seconds
     assert retry_delay(RetryAfter(timedelta(seconds=1)), attempt, DEFAULTS, roll) == 1
 
@@ -143,7 +143,7 @@ OPTIONS = st.builds(
 
 @given(OPTIONS, OPTIONS, OPTIONS)
 def test_options_fill_the_gaps_of_those_above_them(call: Options, step: Options, function: Options) -> None:
-    """Behaviour 22: the call's over the step function's over the function's, each setting by itself."""
+    """BEHAVIOURS 22: the call's over the step function's over the function's, each setting by itself."""
     merged = call.over(step).over(function)
     assert merged == call.over(step.over(function))
     for name in ("retries", "backoff", "timeout", "queue"):
@@ -193,7 +193,7 @@ def test_times_are_seconds_or_timedeltas() -> None:
 
 
 def test_options_are_found_on_a_step_function_and_through_partial() -> None:
-    """Behaviour 22."""
+    """BEHAVIOURS 22."""
 
     @step_options(retries=8, timeout=30, queue="high")
     def enrich(key: str) -> str:

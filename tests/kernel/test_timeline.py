@@ -80,7 +80,7 @@ def test_a_step_waits_and_runs(history: Writer) -> None:
 
 
 def test_steps_come_in_the_order_in_which_they_came_up_each_occurrence_by_itself(history: Writer) -> None:
-    """Behaviour 7."""
+    """BEHAVIOURS 7."""
     for key in ("1:b", "1:a", "2:b"):
         history.claimed(key)
         history.recorded(key, 1)
@@ -88,7 +88,7 @@ def test_steps_come_in_the_order_in_which_they_came_up_each_occurrence_by_itself
 
 
 def test_a_failed_attempt_says_what_when_and_when_again(history: Writer) -> None:
-    """Behaviour 41."""
+    """BEHAVIOURS 41."""
     history.claimed("1:a")
     failed = history.failed("1:a", 1, "timeout")
     (step,) = history.steps()
@@ -135,7 +135,7 @@ def test_a_wait_says_for_what_and_what_came(history: Writer) -> None:
 
 
 def test_an_error_after_a_recorded_step_changes_nothing_of_that_step(history: Writer) -> None:
-    """Behaviour 32: attempts of the function are not the step's."""
+    """BEHAVIOURS 32: attempts of the function are not the step's."""
     history.claimed("1:a")
     history.recorded("1:a", 1)
     before = history.steps()
@@ -155,7 +155,7 @@ def test_an_error_before_the_function_came_to_the_step_is_no_success_of_it(histo
 
 
 def test_a_step_that_was_superseded_is_open_no_more_once_it_comes_again(history: Writer) -> None:
-    """Behaviour 14."""
+    """BEHAVIOURS 14."""
     history.claimed("1:a")
     history.queued("1:b")
     history.claimed("1:b")
@@ -171,7 +171,7 @@ def test_a_step_that_was_superseded_is_open_no_more_once_it_comes_again(history:
     ("kind", "status"), [("failed", "failed"), ("cancelled", "cancelled"), ("completed", "cancelled")]
 )
 def test_when_the_run_ends_in_the_middle_of_a_step_so_does_the_step(history: Writer, kind: str, status: str) -> None:
-    """Behaviours 15 and 97: a step in a step, a limit, a cancel."""
+    """BEHAVIOURS 15 and 97: a step in a step, a limit, a cancel."""
     history.claimed("1:done")
     history.recorded("1:done", 1)
     history.claimed("1:a")
@@ -184,7 +184,7 @@ def test_when_the_run_ends_in_the_middle_of_a_step_so_does_the_step(history: Wri
 
 @pytest.mark.parametrize("waiting", ["queued", "retrying", "sleeping"])
 def test_a_step_that_waits_when_its_run_is_cancelled_is_cancelled(history: Writer, waiting: str) -> None:
-    """Behaviour 98."""
+    """BEHAVIOURS 98."""
     if waiting == "sleeping":
         history.write("sleeping", "1:a", kind="sleep", until=5_000_000.0)
     else:
@@ -218,7 +218,7 @@ def live(history: Writer, key: str, mishaps: list[str], outcome: str) -> None:
 
 @given(MISHAPS, st.sampled_from(["ok", "failed", "timeout"]))
 def test_every_try_is_an_attempt_with_its_outcome_and_its_times(mishaps: list[str], outcome: str) -> None:
-    """Behaviours 37 and 41: losses and hand-backs are shown, and do not count."""
+    """BEHAVIOURS 37 and 41: losses and hand-backs are shown, and do not count."""
     history = Writer()
     history.start()
     live(history, "1:a", mishaps, outcome)
