@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import ExitStack
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar, Unpack, cast, overload
 
 from .async_step import AsyncStep
@@ -299,4 +299,9 @@ def _stamp(ts: datetime, where: str) -> int:
         return 0
     if not isinstance(ts, datetime) or ts.tzinfo is None:
         raise PayloadError(f"{where}ts {ts!r}: must be an aware datetime (with a tzinfo)")
-    return int(ts.timestamp() * 1000)
+    stamp = int(ts.timestamp() * 1000)
+    try:
+        datetime.fromtimestamp(stamp / 1000, UTC)
+    except (ValueError, OverflowError):  # as the last microsecond of 9999, or the first days of 1 in the east
+        raise PayloadError(f"{where}ts {ts!r}: must lie within the years 1 to 9999 of UTC") from None
+    return stamp

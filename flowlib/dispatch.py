@@ -197,7 +197,8 @@ class Dispatcher:
         event_id, name, *_ = event
         meta = text(fields.get(b"meta", b""))
         if name == INVOKE_EVENT:
-            return entry, name, self._invoked(entry, event, seen, meta), name, event_id, {}, b"", (), 0, ()
+            nobody = dict.fromkeys(self._fields.get(name, ()), ABSENT)  # of those that could wait for it once
+            return entry, name, self._invoked(entry, event, seen, meta), name, event_id, nobody, b"", (), 0, ()
         label, functions, refused = self._subscriptions.started_by(event)
         starts: list[Start] = []
         for function in functions:

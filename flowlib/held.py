@@ -131,7 +131,7 @@ class HeldJob(Verdicts):
             spec = self._unplaced
             command = self.store.commit_step(
                 self.lease, self._at, op.key, packed, ended, attempt=self.attempt, outcome=verdict, seconds=seconds,
-                total=None if self.forked else self.memo_bytes, label=label_of(op.id), lines=self._recorder.drain(),
+                total=None if self.was_forked else self.memo_bytes, label=label_of(op.id), lines=self._recorder.drain(),
                 error=memo.error, after="" if self._sure else self._last, events=events, left=self._end, spec=spec,
             )  # fmt: skip
             if spec is not None:

@@ -6,6 +6,7 @@ Reads what the scripts wrote; writes nothing itself. The same for the API and th
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -244,22 +245,32 @@ class Runs:
         yield from heapq.merge(*of_each, key=lambda run: run.created, reverse=True)
 
     def _of_app(self, app: str, oldest: float, with_data: bool) -> Iterator[Run]:
-        store, start = self._store(), 0
+        """Each once, and all that were there as it began, whatever begins and expires meanwhile (BEHAVIOURS 134)."""
+        store, last, seen = (
+            self._store(),
+            math.inf,
+            set[bytes](),
+        )  # of what is seen: those that have begun at the last time
         while True:
             with _Explained(store):
-                ids = store.client.zrevrangebyscore(store.keys.runs(app), "+inf", oldest, start=start, num=CHUNK)
+                reply = store.client.zrevrangebyscore(
+                    store.keys.runs(app), last, oldest, start=0, num=CHUNK + len(seen), withscores=True
+                )
+                found = cast(Listed[tuple[bytes, float]], reply)
+                names = [name.decode() for name, _ in found if name not in seen]
                 pipe = store.client.pipeline(transaction=False)
-                for run_id in (names := [i.decode() for i in cast(Listed[bytes], ids)]):
+                for run_id in names:
                     pipe.hgetall(store.keys.run(run_id))
                     pipe.hlen(store.keys.memo(run_id))
-                found = pipe.execute() if names else []
-            records = zip(names, found[::2], found[1::2], strict=True)
+                told = pipe.execute() if names else []
+            records = zip(names, told[::2], told[1::2], strict=True)
             yield from (
                 self._run(run_id, record, recorded, with_data) for run_id, record, recorded in records if record
             )
-            if len(names) < CHUNK:
+            if len(found) < CHUNK + len(seen):
                 return
-            start += CHUNK
+            last = found[-1][1]
+            seen = {name for name, at in found if at == last}
 
     def _wait(self, run_id: str, patience: timedelta | float | None, may_come: bool) -> Run:
         timeout = patience.total_seconds() if isinstance(patience, timedelta) else patience
@@ -365,4 +376,8 @@ def _entry(raw: bytes) -> HistoryEntry:
 
 
 def _when(ms: float) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC)
+    """One that Python cannot say is shown as the nearest: it must not keep all other runs from being listed."""
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC)
+    except (ValueError, OverflowError):
+        return datetime.max.replace(tzinfo=UTC) if ms > 0 else datetime.min.replace(tzinfo=UTC)

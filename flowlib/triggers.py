@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
 from .errors import ConfigError, PayloadError
-from .model import Event, EventType
+from .model import ENDINGS, Event, EventType
 from .schedule import Cron
 
 T = TypeVar("T")
@@ -146,6 +146,11 @@ def check_awaited_name(where: str, name: object) -> None:
     if str(name).endswith(ANY):
         raise ConfigError(
             f"{where}: event name {name!r}: all events of a noun can only start functions: say one event's name"
+        )
+    if str(name).startswith(OURS) and not str(name).startswith(ENDINGS):
+        raise ConfigError(
+            f"{where}: event name {name!r}: of flowlib's own events only the ends of runs can be waited for: say run_finished, "
+            f"run_completed, run_failed or run_cancelled"
         )
 
 

@@ -6,7 +6,7 @@
 -- allow-oom: finished work is recorded also when Redis is full.
 -- KEYS   1 {P}:leases   and {P}:memo:{run} {P}:events {R}:suspended, those of the libraries
 -- ARGV   1 P  2 R  3 worker  4 lease  5 execution id  6 run, or RUN:BRANCH  7 app  8 function  9 queue  10 the rest, packed (it is much):
---        1 step  2 memo  3 bytes of all memos, or nil: other branches have some, too  4 history entry  5 log lines  6 how the job ends: finished|failed
+--        1 step  2 memo  3 bytes of all memos, or nil: it has gone on in several places  4 history entry  5 log lines  6 how the job ends: finished|failed
 --        7 its outcome for RQ  8 how long RQ keeps it, s  9 job of the run so far
 --        10 the step's metrics, as observe_step takes them, or nil for a sleep
 --        11 step that must be recorded, or '': of the ones before, whose verdicts are not known yet, the last
@@ -31,15 +31,15 @@ if spec then
   put_job(named, spec, before, 'status', status, 'started_at', iso(before), 'ended_at', now, 'last_heartbeat', now,
     'worker_name', worker, 'flow_lease', lease)
   list_end(job, queue, worker, exec, status, outcome, ttl)
-  redis.call('HSET', place, 'bytes', bytes, 'job', job, 'step', step, 'kind', spec[3], 'attempt', 1)
+  redis.call('HSET', place, 'job', job, 'step', step, 'kind', spec[3], 'attempt', 1)
 else
   end_job(job, queue, worker, exec, lease, status, outcome, ttl)
-  if bytes then
-    redis.call('HSET', place, 'bytes', bytes)
-  else
-    redis.call('HINCRBY', run_key(run), 'bytes', #memo)
-    redis.call('RPUSH', order_key(run), step)
-  end
+end
+if bytes then
+  redis.call('HSET', place, 'bytes', bytes)
+else -- also once it has come together again: what every replay sees side by side has to have an order
+  redis.call('HINCRBY', run_key(run), 'bytes', #memo)
+  redis.call('RPUSH', order_key(run), step)
 end
 for _, event in ipairs(events or {}) do
   redis.call('XADD', P .. ':events', '*', 'id', event[1], 'name', event[2], 'data', event[3], 'ts', event[4],

@@ -17,10 +17,11 @@ local job, queue, last, app, fn = unpack(r, 2, 6)
 if job ~= spec[1] then return {'moved'} end
 local memos = P .. ':memo:' .. run
 
--- The memo of the error that ended the run; of steps in a loop that have failed alike, that of the last.
+-- The memo of the error that ended the run: of steps that have failed alike, that of the one that it names, as its last time.
 -- Else the function has made another error of it: then its last step, if that has failed. Else no step has.
 local function failed_step()
   local error, found, nth = cmsgpack.unpack(r[7]), nil, 0
+  local named = 2 ^ 40 -- more than any step is repeated
   local function is_it(memo)
     if string.sub(memo, 1, 1) ~= 'e' then return false end
     local its = cmsgpack.unpack(string.sub(memo, 2)) -- that of a child may name a step of the child's
@@ -28,7 +29,8 @@ local function failed_step()
   end
   local all = redis.call('HGETALL', memos)
   for i = 1, #all, 2 do
-    local n = tonumber(string.match(all[i], '^%d+')) or 0
+    local n, id = string.match(all[i], '^(%d+):(.*)$')
+    n = (tonumber(n) or 0) + (id == error.step and named or 0)
     if n > nth and is_it(all[i + 1]) then found, nth = all[i], n end
   end
   if found then return found end

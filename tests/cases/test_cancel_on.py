@@ -244,6 +244,7 @@ def test_a_run_whose_event_lacks_the_field_is_not_cancelled(case: Case) -> None:
 WRONG: list[tuple[Any, str]] = [
     (7, "function 'f': cancel_on= takes events and matching(event, fields), got 7"),
     ([""], "function 'f': cancel_on: event name ''"),
+    ("flow/invoke", "function 'f': cancel_on: event name 'flow/invoke': of flowlib's own events only the ends of runs"),
     ("order/*", "function 'f': cancel_on: event name 'order/*': all events of a noun can only start functions"),
     (matching("x", [""]), "function 'f': cancel_on: matching takes names of fields"),
     (matching(refused, "id"), "function 'f': cancel_on: match: Refusal has no field 'id' of 'id': it has order"),

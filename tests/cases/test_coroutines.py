@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flowlib import AsyncStep, Event, StepFailed
+from flowlib import AsyncStep, Event, NonRetriable, StepFailed
 from flowlib.testing import check_invariants
 from tests.cases.case import ASYNC, Case, Way
 from tests.cases.test_parallel import Meeting, crew
@@ -225,4 +225,41 @@ def test_what_a_function_leaves_behind_finishes_its_steps_and_sleeps_no_more(cas
     run = case.run()
     assert run.status == "completed", run.error
     assert case.ledger == ["audit"]
+    assert check_invariants(case.app.store) == []
+
+
+def test_what_a_retry_does_alone_comes_after_what_was_recorded_before(case: Case) -> None:
+    """I8: the one that was first to ask for a value is so in every replay."""
+
+    def fetch(name: str) -> None:
+        case.ledger.append(f"fetch {name}")
+        if case.ledger.count("fetch a") == 1 and name == "a":
+            until(lambda: "pay b" in case.ledger)
+            raise NonRetriable("no")
+
+    def pay(name: str, key: str) -> str:
+        case.ledger.append(f"pay {name}")
+        keys[name].add(key)
+        if case.ledger.count("pay a") == 1 and name == "a":
+            raise ConnectionError("once more")
+        return key
+
+    keys: dict[str, set[str]] = {"a": set(), "b": set()}
+
+    @case.function(backoff=0)
+    async def f(event: Event[Any], step: AsyncStep) -> Any:
+        async def part(name: str) -> str:
+            await step.run(f"fetch-{name}", fetch, name)
+            return await step.run(f"pay-{name}", pay, name, str(step.uuid()))
+
+        return await asyncio.gather(part("a"), part("b"))
+
+    crew(case, 2)
+    failed = case.run()
+    assert (failed.status, failed.error and failed.error.step) == ("failed", "fetch-a"), failed.error
+    case.app.runs.retry(failed.id)
+    run = case.ended(failed.id)
+    assert run.status == "completed", run.error
+    assert [len(each) for each in keys.values()] == [1, 1]
+    assert keys["a"] != keys["b"]
     assert check_invariants(case.app.store) == []

@@ -157,6 +157,8 @@ NO_EVENTS: list[tuple[Any, str]] = [
     (Event("a", b"x" * (512 * 1024 + 1)), "over the limit of 524288 bytes"),
     (Event("a", {}, ts=datetime(2026, 1, 1)), "aware datetime"),
     (Event("a", {}, ts=1700000000), "aware datetime"),  # type: ignore[arg-type]
+    (Event("a", {}, ts=datetime.max.replace(tzinfo=UTC)), "years 1 to 9999"),
+    (Event("a", {}, ts=datetime.min.replace(tzinfo=timezone(timedelta(hours=1)))), "years 1 to 9999"),
     ("a", "is no Event"),
     ({"name": "a", "data": {}}, "is no Event"),
     (None, "is no Event"),

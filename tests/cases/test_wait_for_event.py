@@ -261,6 +261,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({"when": "later"}, "when takes a function of the event, got 'later'"),
     ({"when": asked_later}, "when is asked and answers at once: <function asked_later"),
+    (
+        {"event": "flow/invoke"},
+        "event name 'flow/invoke': of flowlib's own events only the ends of runs can be waited for",
+    ),
     ({"event": "import.*/*"}, "event name 'import.*/*': all events of a noun can only start functions"),
     ({"event": 7}, "wait_for_event takes an EventType or an event's name, got 7"),
     ({"event": ""}, "event name '': must be a string of 1 to 256 characters"),

@@ -153,6 +153,15 @@ def test_a_function_that_is_asked_for_by_name_is_begun_by_who_knows_how_it_is_de
     assert check_invariants(desk.store) == []
 
 
+def test_who_waits_for_invocations_holds_none_of_them_up(desk: Desk) -> None:
+    """I5: nobody may any more, but a run of an older version might."""
+    desk.store.client.hset(f"{desk.store.keys.prefix}:fields:desk:flow/invoke", "[]", 1)
+    _, only = version(desk, "a")
+    asked = App("sender").connect(store=desk.store).call("desk/f0", {"a": 1})
+    only.dispatch(only.fresh())
+    assert ([run.id for run in desk.runs.list()], pending(desk)) == ([asked.run_id], 0)
+
+
 def test_an_event_that_was_handed_to_one_who_died_goes_on_to_another(desk: Desk) -> None:
     _, old = version(desk, "a")
     killed, _ = version(desk, "a", "b")

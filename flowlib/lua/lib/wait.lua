@@ -76,7 +76,7 @@ local function deliver_event(app, job, memo, event)
   if not asks then
     if redis.call('HSETNX', P .. ':memo:' .. run, step, memo) == 0 then return end
     redis.call('HINCRBY', run_key(run), 'bytes', #memo)
-    if redis.call('HEXISTS', run_key(run), 'forked') == 1 then redis.call('RPUSH', order_key(run), step) end
+    if redis.call('HEXISTS', run_key(run), 'branches') == 1 then redis.call('RPUSH', order_key(run), step) end
     count(app, 'memo_bytes|' .. fn .. '||', #memo)
     local failed = string.sub(memo, 1, 1) == 'e'
     note(run, 'recorded', step, 1, '', {bytes = #memo, outcome = failed and 'failed' or 'ok',
