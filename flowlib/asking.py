@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from .attempt import Decoders, Known, StepCall, value_of
 from .codec import decode, encode
-from .errors import ConfigError, NondeterminismError, StepTimeout, WorkerLost
+from .errors import ConfigError, NondeterminismError, StepFailed, StepTimeout, WorkerLost
 from .function import Function
 from .journal import ENDING, ENTRY, PROMISE, UNKNOWN, Op, Place, id_of
 from .model import Event, Memo
@@ -55,6 +55,7 @@ class Asking(Recording):
     def __init__(self, host: Host, fn: Function, claim: Claim, by_rq: bool) -> None:
         super().__init__(host, fn, claim, by_rq)
         self._wants = Wants()
+        self._losers: dict[str, StepCall] = {}  # that nobody waits for any more, unless they are asked for again
         self.rollback = Rollback(self.run_id)
         self._decoders: Decoders = {}
 
@@ -140,6 +141,7 @@ class Asking(Recording):
     def want(self, call: StepCall | Known, due: Due | None, body: Callable[[Any], None]) -> None:
         """It is to be done beside what comes now, unless it is recorded."""
         if isinstance(call, StepCall) and call.open:
+            self._losers.pop(call.key, None)
             self._wants.add(Wanted(call, due, body))
 
     def promise(self, step_id: str, target: Callable[..., Any], options: Options) -> tuple[StepCall | Known, str]:
@@ -179,10 +181,20 @@ class Asking(Recording):
         if won not in keys:
             raise gone(won)
         lost = [call for call in calls if call.key != won and isinstance(call, StepCall) and call.open]
-        self._wants.drop(lost)
-        if lost and self.job.forked and not self.job.drop([call.op.key for call in lost]):
-            self._unwind()
+        self._lose(lost)
         return keys.index(won)
+
+    def _lose(self, calls: Sequence[StepCall]) -> None:
+        """They are dropped before anything else is done; not at once: a promise may be asked for again, and a replay that
+        comes to that has its job.
+        """
+        self._wants.drop(calls)
+        self._losers.update((call.key, call) for call in calls)
+
+    def _drop_losers(self) -> None:
+        lost, self._losers = [call.op.key for call in self._losers.values() if call.open], {}
+        if lost and self.job.forked and not self.job.drop(lost):
+            self._unwind()
 
     def _settle(self, target: Callable[..., Any] | None, options: Options) -> Options:
         own = NO_OPTIONS if target is None else options_of(target)
@@ -196,6 +208,7 @@ class Asking(Recording):
     def _advance(self, call: StepCall) -> None:
         """The function is held up by this call: do of all that it has asked for what is ours, or see what comes first."""
         self.rollback.stop()
+        self._drop_losers()
         job, mine = self.job, self._wants.get(self.job.journal.mine)
         if mine is not None and mine.call.open:
             self._perform(mine)
@@ -216,7 +229,11 @@ class Asking(Recording):
         self.job.journal.place(call.op)
         self._take_up(call, wanted.due)
         if call.open:
-            wanted.body(call)
+            try:
+                wanted.body(call)
+            except StepFailed:  # of a hook that has refused the last attempt: it is raised where the result is asked for
+                if call.open:
+                    raise
 
     def _take_up(self, call: StepCall, due: Due | None) -> None:
         """Its job is ours; whatever is to be said before its body runs is said now."""

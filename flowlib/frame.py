@@ -20,7 +20,7 @@ from .deadline import TIMEOUT, BodyStopped
 from .errors import ConfigError, Interrupt, WorkerLost
 from .face import pass_over
 from .function import Function
-from .journal import ENDING, ENTRY, SLEEP, UNDO, id_of
+from .journal import ENDING, ENTRY, PROMISE, SLEEP, UNDO, id_of
 from .parallel import Wants
 from .quiet_loop import QuietLoop
 from .recording import CANCELLED, DRAINED, LOST, Host, log
@@ -42,7 +42,6 @@ class Frame(Asking):
         self._record = claim.record
         self._loop: QuietLoop  # of an async function
         self._turns = Turns()
-        self._abandoned: list[StepCall] = []  # that nobody waits for any more
         self._caught_up = False
 
     def play(self) -> None:
@@ -82,7 +81,8 @@ class Frame(Asking):
             capture.speaking.reset(speaking)
 
     def _complete(self, result: bytes) -> None:
-        left = [call.op.key for call in (*self._wants.calls(), *self._abandoned)]
+        self._drop_losers()
+        left = [call.op.key for call in self._wants.calls()]
         if lost := self.job.complete(result, left):
             self._fail_between_steps(vanished(lost))
 
@@ -126,7 +126,7 @@ class Frame(Asking):
         with self.rollback.rewind():
             self._call_function()
         self._check_rewound()
-        self._wants, self._turns, self._abandoned, self._caught_up = Wants(), Turns(), [], False
+        self._wants, self._losers, self._turns, self._caught_up = Wants(), {}, Turns(), False
         self._speak()
         if self._fn.is_async:
             self._play_coroutine(self.rollback.undo_async())
@@ -161,7 +161,7 @@ class Frame(Asking):
                 self._loop.run_ready()
                 if _has_failed(function):
                     break  # at once: of what it has left behind nothing is wanted
-                if not self._abandoned and not any(not one.is_timer or not function.done() for one in self._turns):
+                if not any(not one.is_timer or not function.done() for one in self._turns):
                     break  # what it has left behind may finish its steps, and not go on sleeping
                 self._go_on()
             if not function.done():
@@ -174,14 +174,8 @@ class Frame(Asking):
 
     def _go_on(self) -> None:
         """Everybody waits: let the first of those go on whose step is recorded, or have the next recorded."""
-        job = self.job
-        if self._abandoned:
-            lost, self._abandoned = [call.op.key for call in self._abandoned if call.open], []
-            if lost and job.forked and not job.drop(lost):
-                self._unwind()
-            return
         self._catch_up()
-        first = self._turns.take(self.memos, job.order)
+        first = self._turns.take(self.memos, self.job.order)
         if first is not None:
             first.deliver()
             return
@@ -221,9 +215,11 @@ class Frame(Asking):
 
     def _abandon(self, awaited: Awaited) -> None:
         self._turns.discard(awaited)
-        if isinstance(awaited.call, StepCall) and awaited.call.open:
-            self._wants.drop([awaited.call])
-            self._abandoned.append(awaited.call)
+        call = awaited.call
+        if isinstance(call, StepCall) and call.open:
+            if call.op.kind == PROMISE and any(each.call.key == call.key for each in self._turns):
+                return  # another coroutine waits for it
+            self._lose([call])
 
 
 def _has_failed(task: asyncio.Task[Any]) -> bool:

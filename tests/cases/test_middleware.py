@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from flowlib import App, ConfigError, Event, Middleware
+from flowlib import App, ConfigError, Event, Middleware, StepFailed
 from flowlib.middleware import RunInfo, StepInfo
 from flowlib.testing import check_invariants
+from tests.cases.beside import Beside
 from tests.cases.case import Case, in_place, only_async, only_sync
 
 
@@ -167,6 +168,22 @@ def test_a_hook_that_goes_on_failing_fails_the_step(case: Case, place: str) -> N
 
     run = case.run()
     assert (run.status, run.error and run.error.step, run.error and run.error.attempt) == ("failed", "work", 2)
+    assert check_invariants(case.app.store) == []
+
+
+@in_place
+def test_a_step_that_a_hook_has_failed_is_raised_where_its_result_is_asked_for(case: Case) -> None:
+    case.use_middleware([Faulty("in", 9)])
+
+    @case.function(retries=0)
+    def f(event: Event[Any], step: Any) -> Any:
+        beside = Beside(case, step)
+        found = yield beside.join(beside.run("a", case.body("a")), beside.run("b", case.body("b")))
+        return [each.step for each in found if isinstance(each, StepFailed)]
+
+    run = case.run()
+    assert (run.status, run.result) == ("completed", ["a", "b"]), run.error
+    assert case.ledger == []
     assert check_invariants(case.app.store) == []
 
 
