@@ -231,7 +231,9 @@ class Asking(Recording):
         if call.open:
             try:
                 wanted.body(call)
-            except StepFailed:  # of a hook that has refused the last attempt: it is raised where the result is asked for
+            except (
+                StepFailed
+            ):  # of a hook that has refused the last attempt: it is raised where the result is asked for
                 if call.open:
                     raise
 
@@ -257,12 +259,21 @@ class Asking(Recording):
         """Had nothing behind this place been done when the function first came here?"""
         self.guard(patch)
         journal = self.job.journal
-        return self._noted(journal.patch(patch), lambda: journal.live, bool)
+        return self._noted(journal.patch(patch), self._is_first_here, bool)
+
+    def _is_first_here(self) -> bool:
+        """Where the run goes on in several places, a step that is ours does not say that nothing lies behind: all that is
+        recorded or open has to have been asked for.
+        """
+        job = self.job
+        if not job.journal.live or not job.was_forked:
+            return job.journal.live
+        steps = {key for key in self.memos if not key.startswith("=")} | job.open_steps()
+        return all(job.journal.has_asked(key) for key in steps)
 
     def _noted(self, key: str, make: Callable[[], Any], as_: type[T], *, in_clear: bool = False) -> T:
         memo = self.memos.get(key)
-        if memo is None:
-            self.rollback.stop()
+        if memo is None:  # also as it is rewound: what lies behind, here or beside, may be recorded
             asked = f"step.{key[1:].partition(':')[0]}()"
             memo = Memo(encode(make(), where=asked))
             stored = memo if in_clear else Memo(self._stored(memo.value, asked))

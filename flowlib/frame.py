@@ -21,6 +21,7 @@ from .errors import ConfigError, Interrupt, WorkerLost
 from .face import pass_over
 from .function import Function
 from .journal import ENDING, ENTRY, PROMISE, SLEEP, UNDO, id_of
+from .model import ErrorInfo
 from .parallel import Wants
 from .quiet_loop import QuietLoop
 from .recording import CANCELLED, DRAINED, LOST, Host, log
@@ -32,6 +33,8 @@ from .turns import Awaited, Turns
 from .wait import Due
 
 __all__ = ["CANCELLED", "DRAINED", "LOST", "Frame"]
+
+UNDONE_AGAIN = 60.0  # seconds after which a run that is to be undone, and cannot be opened, is looked at again
 
 
 class Frame(Asking):
@@ -48,11 +51,13 @@ class Frame(Asking):
         """From the function's start to wherever this worker may take it; afterwards Redis knows all of it."""
         try:
             self._play()
-            if self._fatal is not None and not isinstance(self._fatal, FINAL):
+            if self._fatal is not None and (
+                not isinstance(self._fatal, FINAL) or (self._unopened and ENDING in self.memos)
+            ):
                 self._fail_between_steps(self._fatal)
             elif self._fatal is not None:
                 step = id_of(self.job.journal.mine) or None
-                self.job.finish("failed", error=outcome.describe(self._fatal, step, self.job.attempt))
+                self._fail(outcome.describe(self._fatal, step, self.job.attempt))
         except Interrupt:
             pass  # the lease was lost while reporting: whoever has it now goes on
 
@@ -87,7 +92,13 @@ class Frame(Asking):
             self._fail_between_steps(vanished(lost))
 
     def _call_function(self) -> Any:
-        event = event_of(self._record, self._fn.trigger_for, self.job.open)
+        try:
+            event = event_of(self._record, self._fn.trigger_for, self.job.open)
+        except Exception as error:
+            self._unopened = self.job.open is not None
+            if self._unopened and self.rollback.rewinding:
+                self._unreadable(error)
+            raise
         begins = self.job.journal.mine == ENTRY and self.job.calls == 1 and not self.rollback.rewinding
         try:
             with nullcontext() if self._hooked is None else self._hooked.call(begins):
@@ -113,18 +124,26 @@ class Frame(Asking):
         calls = self.job.calls
         info = outcome.describe(error, None, calls)
         delay = retry_delay(error, calls, self._fn.options, self._host.rng.random())
+        if delay is None and self._unopened and ENDING in self.memos:
+            delay = UNDONE_AGAIN
         if delay is None:
-            self.job.finish("failed", error=info)
+            self._fail(info)
             return
         log.info("run %s: error between steps, call %d: %s; again in %.3g s", self.run_id, calls, info.message, delay)
         self.retry_in = delay
         self.job.retry_call(info, delay)
+
+    def _fail(self, error: ErrorInfo) -> None:
+        """Of a run that nobody can open nobody could undo anything: it may be retried, once that is mended."""
+        self.job.finish("failed", error=error, undo=not self._unopened)
 
     def _roll_back(self) -> None:
         """All that the function has registered up to where it has come; then the run ends as it was to."""
         self.recorder.live = self.job.overdue = False
         with self.rollback.rewind():
             self._call_function()
+        if self._unopened:  # what is to be undone is not known now: it is asked for again, however long that takes
+            raise Interrupt
         self._check_rewound()
         self._wants, self._losers, self._turns, self._caught_up = Wants(), {}, Turns(), False
         self._speak()

@@ -266,6 +266,11 @@ class HeldJob(Verdicts):
             self.journal.record(key, unpack_memo(memo))
             self.memo_bytes += len(memo)
 
+    def open_steps(self) -> set[str]:
+        """All that the run is at, in whatever place."""
+        self.settle()
+        return self._reach(lambda: self.store.open_steps(self.lease.run))
+
     def cancel_child(self, key: str, reason: str) -> None:
         """What this step has invoked is not waited for any more."""
         child = child_of(self.lease.run, key, self._retries)
@@ -313,13 +318,13 @@ class HeldJob(Verdicts):
             self._count(self._end[0])
         return vanished
 
-    def finish(self, status: str, *, result: bytes = b"", error: ErrorInfo | None = None) -> None:
-        """The run has ended."""
+    def finish(self, status: str, *, result: bytes = b"", error: ErrorInfo | None = None, undo: bool = True) -> None:
+        """The run has ended, or begins to undo what it has done."""
         self.confirm()
         ended = self._end if self.recorded or error is None else outcome.of_error(error)
         lines = self._recorder.drain()
         command = self.store.finish_run(
-            self.lease, self._at, self._recorded_step, ended, status, result=result, error=error, lines=lines
+            self.lease, self._at, self._recorded_step, ended, status, result=result, error=error, lines=lines, undo=undo
         )
         sent, wire = self._sent, self.store.wire
 

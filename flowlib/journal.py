@@ -107,6 +107,12 @@ class Journal:
         self._seen[step_id] = (occurrence + 1, kind, target)
         return Op(key_of(step_id, occurrence + 1), kind, step_id)
 
+    def has_asked(self, key: str) -> bool:
+        """Has the function come to this step in this pass?"""
+        nth, _, step_id = key.partition(":")
+        seen = self._seen.get(step_id)
+        return seen is not None and seen[0] >= int(nth)
+
     @property
     def asked(self) -> Container[str]:
         """Ids that the function has used so far."""

@@ -70,6 +70,7 @@ class Recording:
         self._unwound = False
         self._refused = 0
         self._fatal: Exception | None = None
+        self._unopened = False  # that is because something that is stored cannot be opened
         self._calling: StepCall | None = None
 
     @property
@@ -140,7 +141,7 @@ class Recording:
 
     def _unreadable(self, error: Exception) -> NoReturn:
         """A memo cannot be opened, for now or for ever: that is no business of the function's."""
-        self._fatal = error
+        self._fatal, self._unopened = error, True
         self._unwind()
 
     def _check_state(self, more: int, what: str) -> None:

@@ -7,6 +7,7 @@
 --        11 step that must be recorded, or ''  12 to 14 how the job ends, as leave_job takes it
 --        15 completed|failed|cancelled  16 result  17 error  18 log lines
 --        19 of a run that has gone on side by side and completes: the steps that its function leaves open, packed; else ''
+--        20 0: what it has done is not undone, for nobody could
 -- reply  'finished' | 'fenced' | 'unrecorded' (the memo did not arrive: send it again, first)
 --        | 'vanished STEP' (it is open, and the function does not ask for it any more: nothing was changed)
 local worker, lease, exec, named, app, _, queue, job, step = unpack(ARGV, 3, 11)
@@ -35,7 +36,7 @@ if place ~= run_key(run) then -- the run has ended here
   redis.call('HSET', run_key(run), 'job', job, 'queue', queue, 'step', its[1] or '', 'kind', its[2] or '')
 end
 local detail = {bytes = #ARGV[16]}
-if ARGV[15] == 'failed' and can_undo(run) and not is_undoing(run) then
+if ARGV[15] == 'failed' and ARGV[20] == '1' and can_undo(run) and not is_undoing(run) then
   undo_first(run, 'failed', ARGV[17], nil, {'chained', lease})
   return 'finished'
 end

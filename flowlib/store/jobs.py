@@ -171,6 +171,9 @@ class JobStore(Link):
         """`dropped`, `left` (the job was for one of them) or `fenced`."""
         return self._call_held("drop_branches", lease, job, *steps)
 
+    def open_steps(self, run: str) -> set[str]:
+        return {text(step) for step in self.wire.call(command("HKEYS", self.keys.open(run)))}
+
     def recorded_since(self, run: str, known: int, memos: Container[str]) -> tuple[list[str], dict[str, bytes]]:
         """The steps after the first `known` that were recorded side by side, in order, and the memos that are missing."""
         steps = [text(step) for step in self.wire.call(command("LRANGE", self.keys.order(run), known, -1))]
@@ -212,11 +215,14 @@ class JobStore(Link):
         error: ErrorInfo | None = None,
         lines: bytes = b"",
         left: Sequence[str] | None = None,
+        undo: bool = True,
     ) -> Packed:
         """The verdict is `finished`, `fenced` or `unrecorded`; or `vanished STEP`, if what it has `left` open is told."""
         packed = b"" if error is None else msgpack.packb(error.as_dict(), unicode_errors="surrogatepass")
         still = b"" if left is None else for_lua(tuple(left))
-        return self._pack_held("finish_run", lease, job, recorded, *ended, status, result, packed, lines, still)
+        return self._pack_held(
+            "finish_run", lease, job, recorded, *ended, status, result, packed, lines, still, int(undo)
+        )
 
     def confirm_lease(self, lease: Lease, lease_ms: int) -> str:
         """`held`, for so long from now, or `fenced`."""

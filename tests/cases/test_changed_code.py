@@ -329,3 +329,31 @@ def test_what_has_come_first_stays_so_when_others_are_put_before_it_moved_and_ad
     case.app.runs.retry(run_id)
     assert case.ended(run_id).result == "no-1"
     assert check_invariants(case.app.store) == []
+
+
+@only_sync
+def test_a_run_that_is_past_a_patch_in_one_of_its_places_does_not_see_it(case: Case) -> None:
+    """What is open beside lies behind it, too, whichever of them is ours."""
+    new: list[bool] = []
+
+    @case.app.function(on="test")
+    def f(event: Event[Any], step: Any) -> Any:
+        answer = step.expect_event("answer", "go", timeout=3600)
+        changed = step.patched("ask twice") if new else None
+        if changed:
+            step.run("extra", case.ledger.append, "extra")
+        late = step.timer("late", 3600)
+        return [changed, step.first(answer, late) is answer]
+
+    older = case.send()
+    until(lambda: {s.id: s.status for s in case.app.runs.get(older).steps}.get("answer") == "waiting")
+    new.append(True)
+    case.app.send(Event("go", {}))
+    assert case.ended(older).result == [False, True]
+    assert case.ledger == []
+    newer = case.send()
+    until(lambda: {s.id: s.status for s in case.app.runs.get(newer).steps}.get("answer") == "waiting")
+    case.app.send(Event("go", {}))
+    assert case.ended(newer).result == [True, True]
+    assert case.ledger == ["extra"]
+    assert check_invariants(case.app.store) == []

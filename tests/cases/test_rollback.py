@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from flowlib import Ending, Event, NonRetriable, NotFound, RunEnded, RunNotFailed
+from flowlib.dispatch import Dispatcher
 from flowlib.testing import check_invariants
-from tests.cases.case import Case, in_place, only_sync
+from tests.cases.case import Case, in_place, only_async, only_sync
 from tests.cases.test_cancel import nothing_is_left
 from tests.patience import until
 
@@ -360,3 +361,37 @@ def test_a_replay_of_a_run_that_was_undone_keeps_nothing_of_it_and_can_be_undone
     assert check_invariants(case.app.store) == []
     for each in (run.id, again):
         assert case.app.store.client.hget(case.app.store.keys.run(each), "undoes") == b"1"
+
+
+@only_async
+def test_what_was_recorded_beside_a_value_that_nobody_has_asked_for_yet_is_undone(case: Case) -> None:
+    """Two events have come, nobody was there to see them, and the run is cancelled."""
+
+    @case.app.function(on="test")
+    async def f(event: Event[Any], step: Any) -> None:
+        async def first() -> str:
+            await step.wait_for_event("a", "a", timeout=3600)
+            return str(step.now())
+
+        async def second() -> None:
+            await step.wait_for_event("b", "b", timeout=3600)
+            step.on_rollback(case.body("undone"))
+
+        await asyncio.gather(first(), second())
+        await step.sleep("night", 3600)
+
+    run_id = case.send()
+    until(lambda: {s.status for s in case.app.runs.get(run_id).steps} == {"waiting"})
+    until(lambda: len(case.app.runs.get(run_id).steps) == 2)
+    for worker, _ in case._workers:
+        worker.stop()
+    case.join()
+    case.app.send([Event("a", {}), Event("b", {})])
+    store = case.app.store
+    dispatcher = Dispatcher("case", case.app.functions, "nowhere:app", store, "tests", idle_ms=0)
+    dispatcher.dispatch(dispatcher.fresh())
+    case.app.runs.cancel(run_id)
+    case.start()
+    assert case.ended(run_id).status == "cancelled"
+    assert case.ledger == ["undone"]
+    assert check_invariants(store) == []
