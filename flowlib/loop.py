@@ -42,8 +42,12 @@ class OwnLoop:
                 loop.run_until_complete(_end(left))
 
     def close(self) -> None:
+        """Without waiting, as `Runner.close` would, for threads that a body has begun and left behind: nobody can end them."""
         if self._runner is not None:
-            self._runner.close()
+            loop = self._runner.get_loop()
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            asyncio.set_event_loop(None)
+            loop.close()
 
 
 class SharedLoop:

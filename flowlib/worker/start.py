@@ -30,12 +30,13 @@ from flowlib.store import Store
 from .keeper import Keeper
 from .patience import insist, passes
 from .supervisor import Supervisor
-from .worker import BUDGET, GRACE, LEASE_MS, FlowWorker
+from .worker import BUDGET, COLD, GRACE, LEASE_MS, FlowWorker
 
 log = logging.getLogger("flowlib.worker")
 
 TEXT, JSON = "text", "json"
 _PR_SET_PDEATHSIG = 1
+AT_REST = 0.2  # seconds in which a thread ends that has nothing more to do
 
 
 def start(
@@ -72,6 +73,7 @@ def start(
             rq_jobs=rq_jobs,
         )  # fmt: skip
         worker.work(burst=burst, max_jobs=max_jobs)
+        _leave_threads_behind()
 
 
 def start_many(
@@ -105,6 +107,18 @@ def start_many(
 def worker_command(arguments: Sequence[str]) -> list[str]:
     """One worker as a process of its own."""
     return [sys.executable, "-m", "flowlib.cli", "worker", *arguments]
+
+
+def _leave_threads_behind() -> None:
+    """Those that `asyncio.to_thread` began for bodies whose time is over: nobody can end them, and Python waits for them."""
+    of_bodies = [thread for thread in threading.enumerate() if thread.name.startswith("asyncio_")]
+    for thread in of_bodies:
+        thread.join(AT_REST)
+    if left := [thread for thread in of_bodies if thread.is_alive()]:
+        log.warning("%d threads that async steps began do not end: they are left behind", len(left))
+        leaving = threading.Timer(COLD, os._exit, [0])
+        leaving.daemon = True
+        leaving.start()
 
 
 def _check(store: Store, name: str | None) -> None:

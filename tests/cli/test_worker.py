@@ -99,6 +99,39 @@ def test_an_app_that_a_function_of_another_module_makes_is_served_where_it_is_na
     assert app.store.client.hget(app.store.keys.run(run.id), "location") == b"shop:app"  # where a stock worker finds it
 
 
+HANGING = """
+import asyncio, time
+from flowlib import App, AsyncStep, Event, StepFailed
+
+app = App("shop")
+
+@app.function(on="x")
+async def work(event: Event[dict], step: AsyncStep) -> str:
+    try:
+        await step.options(timeout=0.2, retries=0).run("hang", hang)
+    except StepFailed as failed:
+        return failed.type
+
+async def hang() -> None:
+    await asyncio.to_thread(time.sleep, 3600)
+"""
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_a_thread_that_an_async_step_has_left_behind_keeps_no_worker_from_ending(
+    app: App, redis: redis_py.Redis, start: Start, threads: str
+) -> None:
+    Path("shop.py").write_text(HANGING)
+    worker = start("--threads", threads)
+    app.send(Event("x", {}))
+    (run,) = until(lambda: app.runs.list(status="completed"))
+    assert run.result == "StepTimeout"
+    code, _, lines = end(worker)
+    assert code == 0
+    assert not registered(redis)
+    assert any("1 threads that async steps began do not end" in line for line in lines)
+
+
 def test_a_step_that_runs_at_sigterm_is_finished(app: App, redis: redis_py.Redis, start: Start) -> None:
     worker = start()
     app.send(Event("x", {"seconds": 1}, id="1"))
