@@ -14,7 +14,7 @@ def test_all_that_were_there_are_listed_once_whatever_begins_and_expires_meanwhi
     """BEHAVIOURS 134."""
     monkeypatch.setattr("flowlib.runs.CHUNK", 3)
     index, client = desk.store.keys.runs("desk"), desk.store.client
-    runs = []
+    runs: list[str] = []
     for n in range(14):
         assert desk.start(f"old {n}")[0] == 1
         (new,) = {run.id for run in desk.runs.list(limit=None)} - {*runs}
