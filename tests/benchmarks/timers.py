@@ -11,7 +11,8 @@ from tests.benchmarks.roster import System
 ONE_BY_ONE = 80
 GAP = 0.04  # seconds between two of those; so their due times are spread over the phases of a second
 CROWD = 1000
-LEAD = 0.5  # seconds from the sending to the first due time; and twice what handing in takes
+LEAD = 0.5  # seconds from the sending to the first due time; and twice what handing in takes,
+TAKING_IN = 6  # and so many steps of a worker for each: all are to sleep before the first one is due
 
 
 def measure(system: System, scale: float) -> dict[str, float]:
@@ -38,7 +39,11 @@ class Naps:
     def late(self, offsets: Sequence[float]) -> list[float]:
         """Milliseconds from each due time to the step that follows the sleep; negative if it came too early."""
         at, done = self._at, self._at.marks.count
-        now, wall, lead = time.monotonic(), time.time(), LEAD + 2 * self._cost * len(offsets)
+        now, wall, lead = (
+            time.monotonic(),
+            time.time(),
+            LEAD + len(offsets) * (2 * self._cost + TAKING_IN / at.system.pace),
+        )
         call = at.call("nap", [(done + number, wall + lead + offset) for number, offset in enumerate(offsets)])
         self._cost = call.seconds / len(offsets)
         at.wait_for_marks(self._workers, done + len(offsets))
