@@ -231,11 +231,10 @@ class Asking(Recording):
         if call.open:
             try:
                 wanted.body(call)
-            except (
-                StepFailed
-            ):  # of a hook that has refused the last attempt: it is raised where the result is asked for
+            except StepFailed:
                 if call.open:
                     raise
+                # else a hook has refused the last attempt: that is raised where the result is asked for
 
     def _take_up(self, call: StepCall, due: Due | None) -> None:
         """Its job is ours; whatever is to be said before its body runs is said now."""

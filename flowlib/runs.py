@@ -246,11 +246,8 @@ class Runs:
 
     def _of_app(self, app: str, oldest: float, with_data: bool) -> Iterator[Run]:
         """Each once, and all that were there as it began, whatever begins and expires meanwhile (BEHAVIOURS 134)."""
-        store, last, seen = (
-            self._store(),
-            math.inf,
-            set[bytes](),
-        )  # of what is seen: those that have begun at the last time
+        store, last = self._store(), math.inf
+        seen = set[bytes]()  # those that have begun at the last time
         while True:
             with _Explained(store):
                 reply = store.client.zrevrangebyscore(

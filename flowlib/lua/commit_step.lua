@@ -31,13 +31,13 @@ if spec then
   put_job(named, spec, before, 'status', status, 'started_at', iso(before), 'ended_at', now, 'last_heartbeat', now,
     'worker_name', worker, 'flow_lease', lease)
   list_end(job, queue, worker, exec, status, outcome, ttl)
-  redis.call('HSET', place, 'job', job, 'step', step, 'kind', spec[3], 'attempt', 1)
+  redis.call('HSET', place, 'bytes', bytes or redis.call('HGET', run_key(run), 'bytes'), 'job', job, 'step', step,
+    'kind', spec[3], 'attempt', 1)
 else
   end_job(job, queue, worker, exec, lease, status, outcome, ttl)
+  if bytes then redis.call('HSET', place, 'bytes', bytes) end
 end
-if bytes then
-  redis.call('HSET', place, 'bytes', bytes)
-else -- also once it has come together again: what every replay sees side by side has to have an order
+if not bytes then -- also once it has come together again: what every replay sees side by side has to have an order
   redis.call('HINCRBY', run_key(run), 'bytes', #memo)
   redis.call('RPUSH', order_key(run), step)
 end

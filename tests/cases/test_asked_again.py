@@ -13,12 +13,17 @@ from tests.cases.case import Case, only_async, only_sync
 from tests.patience import until
 
 
-def settle(case: Case, run_id: str) -> None:
-    """Once it is waited for after the reminder."""
+def settle(case: Case) -> None:
+    """Once it is waited for after the reminder; with that the run completes, and has reminded of it once."""
+    run_id = case.send()
     until(lambda: "remind" in case.app.runs.outputs(run_id))
     until(lambda: {s.id: s.status for s in case.app.runs.get(run_id).steps}.get("approval") == "waiting")
     until(lambda: check_invariants(case.app.store) == [])
     case.app.promises.resolve(case.ledger[0], "yes")
+    run = case.ended(run_id)
+    assert (run.status, run.result) == ("completed", "yes"), run.error
+    assert case.ledger.count("remind") == 1
+    assert check_invariants(case.app.store) == []
 
 
 @only_sync
@@ -33,11 +38,7 @@ def test_a_promise_that_has_lost_a_race_may_win_the_next_one(case: Case) -> None
             step.run("remind", case.ledger.append, "remind")
         return promise.result() if step.first(promise, step.timer("week", 3600)) is promise else None
 
-    run_id = case.send()
-    settle(case, run_id)
-    assert case.ended(run_id).result == "yes"
-    assert case.ledger.count("remind") == 1
-    assert check_invariants(case.app.store) == []
+    settle(case)
 
 
 @only_async
@@ -57,11 +58,7 @@ def test_a_promise_that_came_too_late_may_be_awaited_anew(case: Case) -> None:
                 await step.run("remind", case.ledger.append, "remind")
                 seconds = 3600
 
-    run_id = case.send()
-    settle(case, run_id)
-    assert case.ended(run_id).result == "yes"
-    assert case.ledger.count("remind") == 1
-    assert check_invariants(case.app.store) == []
+    settle(case)
 
 
 @only_async
@@ -80,12 +77,7 @@ def test_of_two_that_await_one_promise_one_may_give_up(case: Case) -> None:
 
         return (await asyncio.gather(reminder(), promise.result()))[1]
 
-    run_id = case.send()
-    settle(case, run_id)
-    run = case.ended(run_id)
-    assert (run.status, run.result) == ("completed", "yes"), run.error
-    assert case.ledger.count("remind") == 1
-    assert check_invariants(case.app.store) == []
+    settle(case)
 
 
 @pytest.mark.parametrize("unasked", [False, True], ids=["asked again", "left"])

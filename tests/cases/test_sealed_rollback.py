@@ -8,24 +8,13 @@ from typing import Any
 import pytest
 
 from flowlib import Event, Middleware
-from flowlib.middleware import ClaimCheck, Encryption
+from flowlib.middleware import Encryption
 from flowlib.testing import check_invariants
 from tests.cases.case import Case, in_place
+from tests.cases.test_sealing import Flaky
 from tests.patience import until
 
 KEY, OTHER = bytes(32), bytes(range(32))
-
-
-class Flaky(ClaimCheck):
-    """Its store is away when it is read so many times."""
-
-    away = 0
-
-    def decode(self, payload: bytes) -> bytes:
-        if Flaky.away:
-            Flaky.away -= 1
-            raise ConnectionError("the store is away")
-        return super().decode(payload)
 
 
 def booked(case: Case, middleware: Middleware) -> str:

@@ -102,9 +102,8 @@ def test_a_worker_that_is_killed_loses_its_step_at_once_and_is_started_again(app
     before = registered(app)
     os.kill(pids("one")[0], signal.SIGKILL)
     until(lambda: len(pids("one")) == 2)
-    os.kill(
-        pids("one")[1], signal.SIGKILL
-    )  # the first one may have come just as the supervisor heard which Redis it is
+    # the first one may have come just as the supervisor heard which Redis it is
+    os.kill(pids("one")[1], signal.SIGKILL)
     until(lambda: len(pids("one")) == 3)
     Path("one.go").touch()
     assert app.runs.result(run, PATIENCE) == pids("one")[2]
